@@ -1,0 +1,80 @@
+"""Random draws as functions of (seed, keys): made anew where needed, never carried, never saved."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Key: TypeAlias = str | int
+
+
+def derive(seed: int, *keys: Key) -> int:
+    """Return the 63-bit seed of one purpose: a hash of (seed, keys), equal on every machine."""
+    text = "\x1f".join([str(seed), *(f"{type(key).__name__}:{key}" for key in keys)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *keys: Key, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a fresh generator for (seed, keys) on `device`."""
+    made = torch.Generator(device=device)
+    made.manual_seed(derive(seed, *keys))
+    return made
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A place in the tree of random draws, named by (seed, keys).
+
+    Without `samples`, a draw of shape (N, ...) comes from one generator: a function of the whole batch, as in
+    training. With `samples`, row i comes from a generator keyed by `samples[i]`: a function of the sample alone,
+    so that an evaluation neither depends on the batch size nor on which samples were dropped before.
+    """
+
+    seed: int = 0
+    keys: tuple[Key, ...] = ()
+    samples: tuple[int, ...] | None = None
+
+    def at(self, *keys: Key) -> "Draws":
+        """Return the draws one level down, for a named purpose, restart or iteration."""
+        return replace(self, keys=self.keys + keys)
+
+    def per_sample(self, index: Tensor) -> "Draws":
+        """Return draws keyed by sample; index: (N,) global sample indices."""
+        return replace(self, samples=tuple(index.tolist()))
+
+    def select(self, keep: Tensor) -> "Draws":
+        """Return the draws of a part of the batch; keep: (N,) bool or (M,) positions."""
+        if self.samples is None:
+            return self
+        positions = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
+        return replace(self, samples=tuple(self.samples[i] for i in positions.tolist()))
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return the generator of this place, for the whole batch."""
+        return generator(self.seed, *self.keys, device=device)
+
+    def uniform(self, shape: torch.Size | tuple[int, ...], *, device: torch.device | str = "cpu") -> Tensor:
+        """Return float32 draws of U[0, 1); shape: (N, ...), N equal to the number of samples where keyed."""
+        return self._draw(torch.rand, shape, device)
+
+    def normal(self, shape: torch.Size | tuple[int, ...], *, device: torch.device | str = "cpu") -> Tensor:
+        """Return float32 draws of N(0, 1); shape: (N, ...), N equal to the number of samples where keyed."""
+        return self._draw(torch.randn, shape, device)
+
+    def _draw(
+        self,
+        draw: Callable[..., Tensor],
+        shape: torch.Size | tuple[int, ...],
+        device: torch.device | str,
+    ) -> Tensor:
+        if self.samples is None:
+            return draw(shape, generator=self.generator(device), device=device)
+        # Keyed rows are drawn on the CPU, so that an evaluation starts from the same points on every device.
+        rows = [
+            draw(shape[1:], generator=generator(self.seed, *self.keys, "sample", sample))
+            for sample in self.samples
+        ]
+        return torch.stack(rows).to(device) if rows else torch.empty(shape, device=device)

@@ -1,0 +1,82 @@
+"""The words every room shares: a batch, a loss, and the protocols of attacks and objectives."""
+
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor, nn
+
+from gossamer.seeding import Draws
+
+State: TypeAlias = MutableMapping[str, Tensor]
+Model: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class View(Protocol):
+    """One drawn augmentation of a batch: replayable, and undone where it can be."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Augment images: (N, C, H, W) float."""
+        ...
+
+    def inverse(self, images: Tensor) -> Tensor:
+        """Bring augmented images (N, C, H, W) back to the frame of the originals."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees.
+
+    x: (N, C, H, W) in [0, 1], augmented; y: (N,) int64; index: (N,) int64, the position in the data set;
+    labelled: (N,) bool, False where y is a pseudo-label; view: the augmentation that made x.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    labelled: Tensor
+    view: View
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A training loss.
+
+    total: scalar with a graph; parts: named scalars without one, "natural" and "adversarial" where they exist;
+    logits: (N, K) without a graph, under the same two names, from which training accuracies are counted;
+    after_backward: called with the gradient at the adversarial input, for one-pass methods.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    logits: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    after_backward: Callable[[Tensor], None] | None = None
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Finds adversarial examples; never says whether it succeeded: the caller judges.
+
+    x: (N, C, H, W) in [0, 1]; y: (N,) int64; returns x_adv: (N, C, H, W). Changes no mode, parameter,
+    `requires_grad` or `.grad` of the model.
+    """
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, *, draws: Draws = ...) -> Tensor:
+        """Return adversarial examples for x with labels y."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A robust training loss in two halves: craft the inputs, then the loss."""
+
+    def craft(
+        self, model: nn.Module, batch: Batch, attack: Attack | None, state: State, *, draws: Draws
+    ) -> Tensor:
+        """Return x_adv: (N, C, H, W) in [0, 1], without a graph; `state` outlives the step and is checkpointed."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
+        """Return the loss of one batch, with a graph to the model's parameters."""
+        ...
