@@ -1,0 +1,25 @@
+"""How robust is a network, and how sure is that? Attacks judged sample by sample, curves, panels, descriptions."""
+
+from gossamer.evaluation.curve import SecurityCurve, security_curve
+from gossamer.evaluation.evaluate import evaluate
+from gossamer.evaluation.judge import Outcome, judge
+from gossamer.evaluation.network import describe_network
+from gossamer.evaluation.panel import make_panel
+from gossamer.evaluation.record import Evaluation
+from gossamer.evaluation.samples import select_samples
+from gossamer.evaluation.statistics import wilson
+from gossamer.evaluation.trials import at_eps
+
+__all__ = [
+    "Evaluation",
+    "Outcome",
+    "SecurityCurve",
+    "at_eps",
+    "describe_network",
+    "evaluate",
+    "judge",
+    "make_panel",
+    "security_curve",
+    "select_samples",
+    "wilson",
+]

@@ -1,0 +1,54 @@
+"""One-shot magnitude pruning: train dense, cut the smallest weights, fine-tune what is left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from gossamer.errors import ConfigError
+from gossamer.sparsity import HardMask
+from gossamer.sparsity.budgets import check_density
+from gossamer.training.optimizers import OptimizerSpec
+from gossamer.training.phases import FromState, Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Magnitude:
+    """Keep int(density * n) weights of largest magnitude, over the whole network or layer by layer.
+
+    finetune_epochs: epochs of the second phase; finetune_lr: its learning rate as a share of the first phase's.
+    Both phases train with the recipe's objective and schedule. Source: Han et al., NeurIPS 2015; under adversarial
+    training with layer-wise budgets: the LWM baseline of Sehwag et al., NeurIPS 2020 (fine-tuning rate 0.01 after 0.1).
+    """
+
+    density: float
+    scope: Literal["global", "layer"] = "global"
+    finetune_epochs: int | None = None
+    finetune_lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_density(self.density, "method.density")
+        if self.finetune_epochs is not None and self.finetune_epochs < 1:
+            raise ConfigError(
+                "method.finetune_epochs",
+                expected="at least 1",
+                got=self.finetune_epochs,
+                remedy="leave it out to fine-tune as long as the first phase trains",
+            )
+
+    def default_optimizer(self, objective: str) -> OptimizerSpec:
+        """Return SGD with momentum 0.9 and coupled decay 1e-4, as published for the LWM baseline."""
+        return OptimizerSpec(weight_decay=1e-4)
+
+    def phases(self, base: Phase, model: str) -> Sequence[Phase]:
+        """Return pretraining, and fine-tuning under a fixed mask."""
+        pretrain = replace(base, name="pretrain")
+        finetune = replace(
+            base,
+            name="finetune",
+            epochs=self.finetune_epochs or base.epochs,
+            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.finetune_lr),
+            sparsifier=partial(HardMask, density=self.density, score="magnitude", scope=self.scope),
+            start=FromState("pretrain.end"),
+        )
+        return (pretrain, finetune)

@@ -1,0 +1,1 @@
+"""Which loss makes a network robust? One file an objective: craft the inputs, then the loss."""

@@ -1,0 +1,40 @@
+"""Standard adversarial training (Madry et al., ICLR 2018): cross-entropy on adversarial images alone."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from gossamer.attacks.pgd import PGD
+from gossamer.attacks.steps import QUARTER, StepRule
+from gossamer.losses import cross_entropy
+from gossamer.objectives.crafted import attack_inputs
+from gossamer.seeding import Draws
+from gossamer.threat import ThreatModel
+from gossamer.types import Attack, Batch, Loss, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial:
+    """mean CE(f(x_adv), y)."""
+
+    def default_attack(self, threat: ThreatModel, *, steps: int = 10, step: StepRule = QUARTER) -> PGD:
+        """Return PGD-10 on the cross-entropy from a random start, in steps of eps/4 (2/255 at eps 8/255)."""
+        return PGD(threat=threat, steps=steps, step=step)
+
+    def craft(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        attack: Attack | None,
+        state: State,
+        *,
+        draws: Draws,
+    ) -> Tensor:
+        """Return x_adv: (N, C, H, W), every image attacked; raises ConfigError without an attack."""
+        return attack_inputs("adversarial", attack, model, batch.x, batch.y, draws=draws)
+
+    def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
+        """Return the mean cross-entropy of x_adv: (N, C, H, W)."""
+        logits = model(x_adv)
+        total = cross_entropy(logits, batch.y).mean()
+        return Loss(total=total, parts={"adversarial": total.detach()}, logits={"adversarial": logits.detach()})

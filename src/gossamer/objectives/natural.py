@@ -1,0 +1,44 @@
+"""Natural training: cross-entropy on clean images."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from gossamer.attacks.steps import QUARTER, StepRule
+from gossamer.losses import cross_entropy
+from gossamer.seeding import Draws
+from gossamer.threat import ThreatModel
+from gossamer.types import Attack, Batch, Loss, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Natural:
+    """mean CE(f(x), y)."""
+
+    def default_attack(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int = 10,
+        step: StepRule = QUARTER,
+    ) -> None:
+        """Return None: nothing is attacked."""
+        return
+
+    def craft(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        attack: Attack | None,
+        state: State,
+        *,
+        draws: Draws,
+    ) -> Tensor:
+        """Return batch.x: (N, C, H, W)."""
+        return batch.x
+
+    def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
+        """Return the mean cross-entropy of x_adv: (N, C, H, W), the clean images."""
+        logits = model(x_adv)
+        total = cross_entropy(logits, batch.y).mean()
+        return Loss(total=total, parts={"natural": total.detach()}, logits={"natural": logits.detach()})

@@ -1,0 +1,72 @@
+"""Which object does a user's "package.module:name" mean?"""
+
+import importlib
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gossamer.errors import ConfigError
+
+
+def is_reference(name: str) -> bool:
+    """Return whether a name is written as a reference, "package.module:attribute"."""
+    return ":" in name
+
+
+def resolve(reference: str) -> object:
+    """Import and return what "package.module:attribute" names; the working directory is searched too.
+
+    Raises ConfigError for a malformed reference, a module that is not there and an attribute it lacks. An error
+    inside the module itself is the user's own and passes unchanged.
+    """
+    module_name, _, attribute = reference.partition(":")
+    names = [*module_name.split("."), *attribute.split(".")]
+    if not all(name.isidentifier() for name in names):
+        raise ConfigError(
+            "reference",
+            expected="package.module:name",
+            got=repr(reference),
+            remedy="write for example mypackage.attacks:MyAttack",
+        )
+    found: object = _import(module_name, reference)
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise ConfigError(
+                f"reference {reference}",
+                expected=f"module {module_name} to define {attribute}",
+                got="no such name",
+                remedy="check its spelling in the module",
+            )
+        found = getattr(found, name)
+    return found
+
+
+def _import(module_name: str, reference: str) -> object:
+    try:
+        with _working_directory_importable():
+            return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A missing import inside the user's own module is another error than a missing module.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(
+            f"reference {reference}",
+            expected=f"an importable module {module_name}",
+            got=f"no module named {error.name}",
+            remedy="install its package, or run from the folder that holds it",
+        ) from error
+
+
+@contextmanager
+def _working_directory_importable() -> Generator[None]:
+    importlib.invalidate_caches()
+    folder = str(Path.cwd())
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

@@ -1,0 +1,222 @@
+"""From a recipe to the things it names: data, network, attacks, objective, phases."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from gossamer.attacks.registry import adjust
+from gossamer.attacks.registry import build as build_attack
+from gossamer.data import DATASETS, Augmentation, DataSet, balanced, hold_out
+from gossamer.data.registry import load
+from gossamer.errors import ConfigError
+from gossamer.evaluation.samples import select_samples
+from gossamer.methods.protocol import Method
+from gossamer.methods.registry import build as build_method
+from gossamer.models.registry import MODELS
+from gossamer.models.registry import build as build_named_model
+from gossamer.objectives.registry import build as build_objective
+from gossamer.plugins import is_reference, resolve
+from gossamer.recipe.schema import AverageFields, Optimizer, Recipe
+from gossamer.seeding import derive
+from gossamer.threat import ThreatModel
+from gossamer.training import schedules
+from gossamer.training.averages import AverageSpec
+from gossamer.training.monitors import EarlyStop, Probe
+from gossamer.training.optimizers import OptimizerSpec
+from gossamer.training.phases import Phase
+from gossamer.types import Attack, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The data of a run: what trains, what is held out (None where nothing is), what tests."""
+
+    train: DataSet
+    held_out: DataSet | None
+    test: DataSet
+
+
+def build_data(recipe: Recipe, data_dir: Path | None = None) -> Parts:
+    """Load and split the data of a recipe; raises ConfigError and DataError."""
+    spec = recipe.data
+    whole = load(spec.name, "train", data_dir=data_dir, **spec.options)
+    test = load(spec.name, "test", data_dir=data_dir, **spec.options)
+    held_out = None
+    train = whole
+    if spec.split.held_out:
+        train, held_out = hold_out(whole, spec.split.held_out, seed=spec.split.seed)
+    if spec.train_n is not None:
+        train = balanced(train, spec.train_n, seed=spec.split.seed)
+    return Parts(train=train, held_out=held_out, test=test)
+
+
+def build_model(recipe: Recipe, data: DataSet) -> nn.Module:
+    """Return the network of a recipe with its initial weights, a function of the seed alone."""
+    options = recipe.model.options
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(derive(recipe.seed, "model"))
+        if is_reference(recipe.model.name):
+            return build_foreign_model(recipe.model.name, options)
+        if recipe.model.name in MODELS:
+            options = {**_fitting(data), **_normalisation(recipe), **options}
+        return build_named_model(recipe.model.name, **options)
+
+
+def build_foreign_model(reference: str, options: Mapping[str, Any]) -> nn.Module:
+    """Return the module that a user's "package.module:factory" makes; raises ConfigError if it makes none."""
+    factory = resolve(reference)
+    made: object = factory(**options) if callable(factory) else factory
+    if not isinstance(made, nn.Module):
+        raise ConfigError(
+            f"model {reference}",
+            expected="a function or class that makes a torch.nn.Module",
+            got=type(made).__name__,
+            remedy="return a module that maps images (N, C, H, W) in [0, 1] to logits (N, K)",
+        )
+    return made
+
+
+def build_threat(recipe: Recipe) -> ThreatModel:
+    """Return the threat model of a recipe."""
+    return ThreatModel.parse(recipe.threat)
+
+
+def build_training_attack(recipe: Recipe, objective: Objective) -> Attack | None:
+    """Return the training attack: the named one, or the objective's own with the recipe's fields replaced."""
+    threat, spec = build_threat(recipe), recipe.attack
+    if spec.name is not None:
+        return build_attack(spec.name, threat, **spec.options)
+    own = getattr(objective, "default_attack", None)
+    attack = cast("Attack | None", own(threat)) if own is not None else None
+    if attack is None and spec.options:
+        raise ConfigError(
+            "attack",
+            expected="no options, as this objective crafts no adversarial inputs of its own",
+            got=", ".join(spec.options),
+            remedy="name an attack, or remove the options",
+        )
+    return attack if attack is None else adjust(attack, **spec.options)
+
+
+def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
+    """Return the phases of a recipe; raises ConfigError for what cannot be, before anything starts."""
+    method = build_method(recipe.method.name, **recipe.method.options)
+    objective = build_objective(recipe.objective.name, **recipe.objective.options)
+    spec = recipe.training
+    _check_selection(recipe, parts)
+    base = Phase(
+        name="train",
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        objective=objective,
+        attack=build_training_attack(recipe, objective),
+        attack_bn=recipe.attack.batch_norm,
+        fast=recipe.attack.fast,
+        augmentation=Augmentation(**recipe.data.augmentation.model_dump()),
+        optimizer=_optimizer(spec.optimizer, method, recipe.objective.name),
+        schedule=schedules.build(spec.schedule.name, **spec.schedule.options),
+        clip=spec.clip,
+        average=_average(spec.average),
+        probes=_probes(recipe, parts),
+        monitors=_monitors(recipe),
+        select=spec.select,
+    )
+    return method.phases(base, recipe.model.name)
+
+
+def _fitting(data: DataSet) -> dict[str, object]:
+    channels, height, width = data.image_shape
+    if height != width:
+        raise ConfigError(
+            "data",
+            expected="square images",
+            got=f"{height}x{width}",
+            remedy="give image_size among the data's options, or bring your own model",
+        )
+    return {"num_classes": data.num_classes, "in_channels": channels, "image_size": height}
+
+
+def _normalisation(recipe: Recipe) -> dict[str, object]:
+    if not recipe.model.normalize:
+        return {}
+    source = DATASETS[recipe.data.name]
+    if source.mean is None or source.std is None:
+        raise ConfigError(
+            "model.normalize",
+            expected="a data set with a published mean and standard deviation",
+            got=recipe.data.name,
+            remedy="write mean and std among the model's options",
+        )
+    return {"mean": source.mean, "std": source.std}
+
+
+def _optimizer(spec: Optimizer, method: Method, objective: str) -> OptimizerSpec:
+    said = spec.model_dump(exclude_none=True)
+    if "kind" in said:
+        return OptimizerSpec(**said)
+    return replace(method.default_optimizer(objective), **said)
+
+
+def _average(spec: AverageFields | None) -> AverageSpec | None:
+    return None if spec is None else AverageSpec(**spec.model_dump())
+
+
+def _probes(recipe: Recipe, parts: Parts) -> tuple[Probe, ...]:
+    threat = build_threat(recipe)
+    available = {field.name: getattr(parts, field.name) for field in fields(parts)}
+    probes: list[Probe] = []
+    for spec in recipe.training.probes:
+        data = cast("DataSet | None", available[spec.part])
+        if data is None:
+            raise ConfigError(
+                "training.probes.part",
+                expected="a part that exists",
+                got="held_out, while nothing is held out",
+                remedy="set data.split.held_out: 0.02, or measure on another part",
+            )
+        chosen, _ = select_samples(data, spec.n)
+        attacks = {name: build_attack(name, threat) for name in spec.attacks}
+        probes.append(Probe(spec.part, chosen, attacks, spec.every))
+    return tuple(probes)
+
+
+def _monitors(recipe: Recipe) -> Any:
+    stop = recipe.training.early_stop
+    if stop is None:
+        return tuple
+    return lambda: (EarlyStop(stop.metric, stop.patience, restore=stop.restore),)
+
+
+def _check_selection(recipe: Recipe, parts: Parts) -> None:
+    """Refuse to choose a checkpoint by what must not choose it, or by what nothing measures."""
+    metrics = {f"{probe.part}/{name}" for probe in recipe.training.probes for name in ("clean", *probe.attacks)}
+    stop = recipe.training.early_stop
+    asked = {"training.select": recipe.training.select, "training.early_stop.metric": stop.metric if stop else None}
+    for field, metric in asked.items():
+        if metric is None:
+            continue
+        if metric not in metrics and "/" in metric:
+            raise ConfigError(
+                field,
+                expected=f"a measured metric ({', '.join(sorted(metrics)) or 'none is measured'})",
+                got=metric,
+                remedy="add a probe under training.probes that measures it",
+            )
+        if metric.startswith("test/"):
+            raise ConfigError(
+                field,
+                expected="a metric of a held-out split: the test set must not choose what it will judge",
+                got=metric,
+                remedy="set data.split.held_out and select by held_out/...",
+            )
+    if stop is not None and stop.restore and recipe.training.select is None:
+        raise ConfigError(
+            "training.early_stop.restore",
+            expected="training.select, which names the state to go back to",
+            got="none",
+            remedy=f"write select: {stop.metric}",
+        )

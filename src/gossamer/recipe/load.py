@@ -1,0 +1,156 @@
+"""Where recipes come from: a shipped name, a YAML path or a mapping, with fields set on top; and what runs are called."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from gossamer.errors import ConfigError, GossamerError
+from gossamer.recipe.schema import Recipe
+
+# What changes neither the numbers nor the meaning of a run, and so not its name.
+_UNNAMED = {"name": True, "claim": True, "machine": {"device", "checkpoint_seconds", "tensorboard"}}
+
+
+def recipes() -> dict[str, str]:
+    """Return the shipped recipes, name to the claim that heads each."""
+    return {name: str(_read(name).get("claim", "")).strip() for name in _shipped()}
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
+    """Return a validated recipe from a shipped name, a YAML path or a mapping.
+
+    settings: "training.epochs=5" and the like, values as YAML. Raises ConfigError naming the field, what was expected,
+    what came and what to write.
+    """
+    values = dict(source) if isinstance(source, Mapping) else _read(str(source))
+    for setting in settings:
+        values = _with_setting(values, setting)
+    return validate(values)
+
+
+def validate(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of these values; raises ConfigError for the first field that cannot be."""
+    try:
+        return Recipe.model_validate(values)
+    except GossamerError:
+        raise
+    except ValidationError as error:
+        raise _config_error(error) from error
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return a recipe with every value written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def run_name(recipe: Recipe) -> str:
+    """Return what a run of this recipe is called: its name, its seed, and a hash of its non-default values.
+
+    Fields added later, with defaults, do not change it.
+    """
+    said = recipe.model_dump(mode="json", exclude=_UNNAMED, exclude_defaults=True)  # pyright: ignore[reportArgumentType]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{recipe.name.replace('/', '-')}-seed{recipe.seed}-{digest}"
+
+
+def _shipped() -> list[str]:
+    root = Path(str(files("gossamer") / "recipes"))
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _shipped_path(source)
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"recipe {source}", expected="a readable file", got=error.strerror, remedy="check the path"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"recipe {source}", expected="YAML", got=str(error).replace("\n", " "), remedy="mend the file there"
+        ) from error
+    if not isinstance(read, dict):
+        raise ConfigError(
+            f"recipe {source}",
+            expected="fields such as data, model, threat",
+            got=type(read).__name__,
+            remedy="start from a shipped recipe: `gossamer list recipes`",
+        )
+    values = cast("dict[str, Any]", read)
+    return {"name": path.stem if path.suffix and Path(source) == path else source, **values}
+
+
+def _shipped_path(name: str) -> Path:
+    known = _shipped()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            "recipe",
+            expected="a shipped recipe or a path that ends in .yaml",
+            got=repr(name),
+            remedy=f"did you mean {near[0]}?" if near else "see `gossamer list recipes`",
+        )
+    return Path(str(files("gossamer") / "recipes" / f"{name}.yaml"))
+
+
+def _with_setting(values: dict[str, Any], setting: str) -> dict[str, Any]:
+    path, equals, text = setting.partition("=")
+    if not equals or not all(path.split(".")):
+        raise ConfigError(
+            "--set", expected="field.subfield=value", got=repr(setting), remedy="write --set training.epochs=5, say"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("--set", expected="a YAML value", got=repr(text), remedy="quote it") from error
+    return _with_value(values, path.split("."), value)
+
+
+def _with_value(values: Mapping[str, Any], path: list[str], value: object) -> dict[str, Any]:
+    head, *rest = path
+    if not rest:
+        return {**values, head: value}
+    inner = values.get(head)
+    return {**values, head: _with_value(cast("Mapping[str, Any]", inner) if isinstance(inner, dict) else {}, rest, value)}
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "missing":
+        return ConfigError(field, expected="a value", got="nothing", remedy=f"add {field} to the recipe")
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "remove it"
+        return ConfigError(field, expected=f"one of {', '.join(known)}", got="an unknown field", remedy=remedy)
+    return ConfigError(field, expected=_lower(first["msg"]), got=repr(first["input"]), remedy="change the value")
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            default = section.model_fields[part]
+            section = _section_of(default.annotation) or section
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((each for each in candidates if hasattr(each, "model_fields")), None)
+
+
+def _lower(message: str) -> str:
+    text = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,69 @@
+"""The only way from a run folder to its model, data and threat."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from gossamer.data import DataSet
+from gossamer.errors import ConfigError, RunError
+from gossamer.recipe.build import Parts, build_data, build_model, build_threat
+from gossamer.recipe.load import load_recipe
+from gossamer.recipe.schema import Recipe
+from gossamer.runs import RunFolder, atomic
+from gossamer.sparsity import plain_copy
+from gossamer.threat import ThreatModel
+from gossamer.training.run import FINAL
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run and what it names; data are read when first asked for."""
+
+    folder: RunFolder
+    recipe: Recipe
+    data_dir: Path | None = None
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The run's training, held-out and test data."""
+        return build_data(self.recipe, self.data_dir)
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model the run was trained for."""
+        return build_threat(self.recipe)
+
+    def part(self, name: str) -> DataSet:
+        """Return a part of the data by name; raises ConfigError where it does not exist."""
+        found = {"train": self.parts.train, "held_out": self.parts.held_out, "test": self.parts.test}.get(name)
+        if found is None:
+            raise ConfigError(
+                "part of the data",
+                expected="train, test, or held_out where the run holds something out",
+                got=name,
+                remedy="choose another part",
+            )
+        return found
+
+    def model(self, state: str = FINAL) -> nn.Module:
+        """Return the network with a stored state, in eval mode; raises RunError where the run has not got that far."""
+        path = self.folder.state(state)
+        if not path.exists():
+            stored = sorted(each.stem for each in self.folder.states.glob("*.safetensors"))
+            raise RunError(
+                f"{self.folder.path}",
+                expected=f"the state {state}",
+                got=f"the states {', '.join(stored)}" if stored else "a run that is not finished",
+                remedy="run `gossamer train` on its recipe again: it goes on from the last checkpoint",
+            )
+        model = plain_copy(build_model(self.recipe, self.parts.test))
+        model.load_state_dict(atomic.read_safetensors(path))
+        return model.eval()
+
+
+def open_run(path: Path | str, data_dir: Path | None = None) -> OpenRun:
+    """Open a run folder; raises RunError where there is none."""
+    folder = RunFolder.open(path)
+    return OpenRun(folder, load_recipe(folder.recipe), data_dir)

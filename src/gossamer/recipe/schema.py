@@ -1,0 +1,182 @@
+"""What a recipe may say: every field of a run, typed, with its default; nothing here acts."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from gossamer.attacks.crafting import BatchNormMode
+from gossamer.threat import ThreatModel, parse_eps
+
+
+def _threat_text(value: object) -> object:
+    return str(ThreatModel.parse(value)) if isinstance(value, str) else value
+
+
+def _eps(value: object) -> object:
+    return parse_eps(value) if isinstance(value, str | float | int) else value
+
+
+Eps = Annotated[float, BeforeValidator(_eps)]
+ThreatText = Annotated[str, BeforeValidator(_threat_text)]
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Component(Section):
+    """A thing by name, with its own options beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options beside the name."""
+        return dict(self.model_extra or {})
+
+
+class Split(Section):
+    """What is held out of the training part: a share in (0, 1) or a count; 0 trains on everything."""
+
+    held_out: float | int = 0
+    seed: int = 0
+
+
+class AugmentationFields(Section):
+    """What happens to training images; see `gossamer.data.Augmentation`."""
+
+    flip: float = 0.0
+    crop: int = 0
+    shift: float = 0.0
+    rotation: float = 0.0
+
+
+class Data(Component):
+    """A data set. train_n: train on a class-balanced choice of that many images only."""
+
+    split: Split = Split()
+    train_n: PositiveInt | None = None
+    augmentation: AugmentationFields = AugmentationFields()
+
+
+class Model(Component):
+    """A network. normalize: put the data set's published mean and standard deviation inside it."""
+
+    normalize: bool = False
+
+
+class TrainingAttack(Section):
+    """The attack of training. name: None takes the objective's own; further fields are the attack's options.
+
+    batch_norm: what batch norm does while crafting. fast: craft on the folded copy of the network where
+    batch_norm is eval.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str | None = None
+    batch_norm: BatchNormMode = "eval"
+    fast: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The attack's own options."""
+        return dict(self.model_extra or {})
+
+
+class Optimizer(Section):
+    """How weights move; see `gossamer.training.optimizers.OptimizerSpec`. None takes the method's published value."""
+
+    kind: Literal["sgd", "sgdw", "decay-first-sgd"] | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    nesterov: bool | None = None
+
+
+class AverageFields(Section):
+    """An average of weights; see `gossamer.training.averages.AverageSpec`."""
+
+    kind: Literal["ema", "swa"]
+    decay: float = 0.999
+    start: NonNegativeInt = 0
+
+
+class ProbeFields(Section):
+    """Accuracy measured every few epochs, on `n` samples of a part, clean and under each named attack."""
+
+    part: Literal["held_out", "train", "test"] = "held_out"
+    attacks: tuple[str, ...] = ()
+    every: PositiveInt = 1
+    n: PositiveInt | None = None
+
+
+class EarlyStopFields(Section):
+    """Stop once `metric` has not risen for `patience` epochs; restore: end with the best state (needs `select`)."""
+
+    metric: str
+    patience: PositiveInt
+    restore: bool = False
+
+
+class Training(Section):
+    """How long and how to train. select: the metric whose highest value chooses the state that ships."""
+
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 128
+    optimizer: Optimizer = Optimizer()
+    schedule: Component = Component(name="steps")
+    clip: Annotated[float, Field(gt=0)] | None = None
+    average: AverageFields | None = None
+    probes: tuple[ProbeFields, ...] = ()
+    early_stop: EarlyStopFields | None = None
+    select: str | None = None
+
+
+class Machine(Section):
+    """On what to train. Device, checkpoint_seconds and tensorboard do not change what a run is called."""
+
+    device: str = "auto"
+    threads: PositiveInt | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    tensorboard: bool = False
+
+
+class Evaluation(Section):
+    """One evaluation after training. eps: radii, the threat's own if left out; n: samples, all if left out."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    attack: str
+    eps: tuple[Eps, ...] | None = None
+    n: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The attack's own options."""
+        return dict(self.model_extra or {})
+
+
+class Recipe(Section):
+    """One run, wholly: data, model, threat, objective, method, training, evaluation and seed."""
+
+    name: str = "custom"
+    claim: str = ""
+    seed: NonNegativeInt = 0
+    data: Data
+    model: Model
+    threat: ThreatText
+    objective: Component = Component(name="natural")
+    attack: TrainingAttack = TrainingAttack()
+    method: Component = Component(name="dense")
+    training: Training = Training()
+    machine: Machine = Machine()
+    evaluation: tuple[Evaluation, ...] = (Evaluation(attack="pgd-50-10"),)

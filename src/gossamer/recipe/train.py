@@ -1,0 +1,144 @@
+"""Train a recipe: run folder, phases, evaluations, pictures; begun, resumed or found done."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gossamer.attacks.registry import build as build_attack
+from gossamer.errors import RunError
+from gossamer.evaluation.evaluate import evaluate
+from gossamer.evaluation.network import describe_network
+from gossamer.evaluation.panel import make_panel
+from gossamer.recipe.build import build_model, build_phases, build_threat
+from gossamer.recipe.load import load_recipe, run_name, to_yaml, validate
+from gossamer.recipe.open import OpenRun, open_run
+from gossamer.recipe.schema import Evaluation, Recipe
+from gossamer.runs import RunFolder, atomic, lock, panel, records
+from gossamer.runs.environment import environment
+from gossamer.runs.metrics import MetricsLog
+from gossamer.seeding import Draws
+from gossamer.threat import ThreatModel
+from gossamer.training.devices import Place, place
+from gossamer.training.job import Job
+from gossamer.training.progress import Progress, Silent
+from gossamer.training.run import run_phases
+from gossamer.training.tensorboard import Scalars
+
+
+def train(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    settings: Sequence[str] = (),
+    out: Path | str | None = None,
+    data_dir: Path | None = None,
+    allow_numeric_drift: bool = False,
+    progress: Progress | None = None,
+) -> OpenRun:
+    """Train a recipe to its end and evaluate it; returns the open run.
+
+    out: the run folder, by default runs/NAME. A run that was stopped goes on from its last checkpoint, one that is done
+    is only evaluated where an evaluation is missing. Raises ConfigError before anything starts, RunError for what
+    stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+    machine = chosen.machine
+    where = place(
+        machine.device,
+        precision=machine.precision,
+        channels_last=machine.channels_last,
+        compile=machine.compile,
+        threads=machine.threads,
+    )
+    path = Path(out) if out is not None else Path("runs") / run_name(chosen)
+    shown = progress or Silent()
+    prepared = OpenRun(RunFolder(path), chosen, data_dir)
+    phases = build_phases(chosen, prepared.parts)
+    folder = _folder(path, chosen)
+    with lock.writer(folder), shown:
+        about = environment(where.device, precision=machine.precision, compiled=machine.compile)
+        if not folder.recipe.exists():
+            atomic.write_json(folder.env, about)
+            atomic.write_text(folder.recipe, to_yaml(chosen))
+        job = Job(
+            run=folder,
+            seed=chosen.seed,
+            data=prepared.parts.train,
+            place=where,
+            progress=shown,
+            identity=about["numeric"],
+            checkpoint_seconds=machine.checkpoint_seconds,
+            scalars=Scalars(folder.path / "tensorboard") if machine.tensorboard else None,
+        )
+        run_phases(
+            phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift
+        )
+        run = open_run(path, data_dir)
+        _judge(run, where, shown)
+    return run
+
+
+def _folder(path: Path, recipe: Recipe) -> RunFolder:
+    folder = RunFolder(path)
+    if not folder.recipe.exists():
+        return RunFolder.create(path)
+    before = load_recipe(folder.recipe)
+    if _substance(before) == _substance(recipe):
+        return folder
+    raise RunError(
+        f"run folder {path}",
+        expected="a run of this recipe",
+        got="a run of another one",
+        remedy="name another folder with --out, or leave it out: runs are named by their recipe",
+    )
+
+
+def _substance(recipe: Recipe) -> str:
+    return run_name(recipe.model_copy(update={"name": ""}))
+
+
+def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
+    """Write what evaluation and report need, where it is not there yet."""
+    model = run.model().to(where.device)
+    network = run.folder.result("network")
+    if not network.exists():
+        records.write(network, describe_network(model, run.parts.test.image_shape))
+    for spec in run.recipe.evaluation:
+        path = run.folder.result(result_name(spec, run.threat))
+        if path.exists():
+            continue
+        shown.note(f"evaluating: {spec.attack}")
+        measured = evaluate_spec(run, model, spec)
+        records.write(path, measured)
+        shown.note(str(measured))
+    if not panel.names(run.folder):
+        _draw_panel(run, model)
+
+
+def result_name(spec: Evaluation, threat: ThreatModel) -> str:
+    """Return the file name of an evaluation: attack, norm and radii."""
+    radii = spec.eps or (threat.eps,)
+    return f"{spec.attack.replace(':', '.')}-{threat.norm}-{'_'.join(f'{eps:.4g}' for eps in radii)}"
+
+
+def evaluate_spec(run: OpenRun, model: torch.nn.Module, spec: Evaluation) -> Any:
+    """Return the evaluation of a run's network that a recipe asks for, on the test part."""
+    threats = [ThreatModel(run.threat.norm, eps) for eps in spec.eps or (run.threat.eps,)]
+    return evaluate(
+        model,
+        run.parts.test,
+        [build_attack(spec.attack, threat, **spec.options) for threat in threats],
+        n=spec.n,
+        batch_size=spec.batch_size,
+        seed=run.recipe.seed,
+        name=run.folder.name,
+    )
+
+
+def _draw_panel(run: OpenRun, model: torch.nn.Module) -> None:
+    threat = run.threat
+    attack = build_attack("pgd", threat, steps=20)
+    ladder = tuple(threat.eps * factor for factor in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0))
+    drawn = make_panel(model, run.parts.test, attack, eps_ladder=ladder, draws=Draws(run.recipe.seed).at("panel"))
+    panel.write(run.folder, "pgd-20", drawn)

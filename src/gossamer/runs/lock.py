@@ -1,0 +1,48 @@
+"""Who may write this run? One process at a time, by a lock that the kernel releases when it dies."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from gossamer.errors import RunError
+from gossamer.runs import atomic
+from gossamer.runs.layout import RunFolder
+
+
+@contextmanager
+def writer(run: RunFolder) -> Generator[None]:
+    """Hold the run's lock; raises RunError at once where another process holds it."""
+    with atomic.refusals_told(run.lock):
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _acquire(run, descriptor)
+        yield
+    finally:
+        # The file stays: a lock on an unlinked file would exclude nobody who comes after.
+        os.close(descriptor)
+
+
+def _acquire(run: RunFolder, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            f"run folder {run.path}",
+            expected="a run that no process writes",
+            got=f"another process ({_holder(descriptor)}) writes this run",
+            remedy="wait for it or stop it, or name another folder",
+        ) from error
+    with atomic.refusals_told(run.lock):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"pid {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "pid not yet written"

@@ -1,0 +1,24 @@
+"""Which weights live: targets, budgets, scores, masks, the sparsifiers that hold them, the plain network in the end."""
+
+from gossamer.sparsity.connectivity_sampling import ConnectivitySampling
+from gossamer.sparsity.finalize import finalise, nonzero_masks, plain_copy
+from gossamer.sparsity.hard_mask import HardMask, NoSparsifier
+from gossamer.sparsity.masks import Masks
+from gossamer.sparsity.protocol import BudgetContract, Finalised, Kind, Sparsifier
+from gossamer.sparsity.targets import Target, targets
+
+__all__ = [
+    "BudgetContract",
+    "ConnectivitySampling",
+    "Finalised",
+    "HardMask",
+    "Kind",
+    "Masks",
+    "NoSparsifier",
+    "Sparsifier",
+    "Target",
+    "finalise",
+    "nonzero_masks",
+    "plain_copy",
+    "targets",
+]

@@ -1,0 +1,29 @@
+"""Which weights survive a cut: the best-scored of a layer or of the whole network, ties broken by position."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gossamer.sparsity.masks import Masks
+
+
+def best_of_all(scores: Mapping[str, Tensor], keep: int) -> Masks:
+    """Keep exactly `keep` weights of the whole network, those of the highest score (any shape per layer)."""
+    joined = torch.cat([score.reshape(-1) for score in scores.values()])
+    chosen = _best(joined, keep)
+    parts = chosen.split([score.numel() for score in scores.values()])
+    return Masks({name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)})
+
+
+def best_of_each(scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> Masks:
+    """Keep exactly `keep[name]` weights of every layer, those of the highest score."""
+    return Masks({name: _best(score.reshape(-1), keep[name]).reshape(score.shape) for name, score in scores.items()})
+
+
+def _best(scores: Tensor, keep: int) -> Tensor:
+    # A threshold alone keeps too many or too few where scores tie (all zeros, say); a stable sort keeps exactly K.
+    order = torch.sort(scores, descending=True, stable=True).indices
+    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    mask[order[:keep]] = True
+    return mask

@@ -1,0 +1,134 @@
+"""Hard masks: a fixed choice of weights, held by zeroing gradient, weight and momentum around every step."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gossamer.errors import ConfigError
+from gossamer.seeding import Draws
+from gossamer.sparsity.budgets import check_density, total_budget, uniform
+from gossamer.sparsity.choose import best_of_all, best_of_each
+from gossamer.sparsity.finalize import finalise
+from gossamer.sparsity.masks import Masks
+from gossamer.sparsity.protocol import BudgetContract, Finalised
+from gossamer.sparsity.scores import score
+from gossamer.sparsity.targets import Target, targets
+
+
+class NoSparsifier:
+    """The null sparsifier: every weight lives, so that the loop has no `if sparse`."""
+
+    contract: BudgetContract = "exact"
+
+    def __init__(self) -> None:
+        self._layers: tuple[Target, ...] = ()
+
+    def attach(self, model: nn.Module, draws: Draws) -> None:
+        """Remember the layers, to count them."""
+        del draws
+        self._layers = targets(model)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Return None: nothing is added to the loss."""
+        del model
+
+    def before_step(self, step: int, optimizer: Optimizer) -> None:
+        """Do nothing."""
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Do nothing."""
+
+    def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """Do nothing."""
+
+    def measures(self) -> Mapping[str, float]:
+        """Return nothing."""
+        return {}
+
+    def masks(self) -> Masks:
+        """Return masks that keep every weight."""
+        return Masks({layer.name: torch.ones_like(layer.parameter, dtype=torch.bool) for layer in self._layers})
+
+    def finalize(self, model: nn.Module) -> Finalised:
+        """Return a plain copy."""
+        return finalise(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing: there is no state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing."""
+
+
+class HardMask(NoSparsifier):
+    """Keep int(density * n) weights chosen once by score, over the whole network or layer by layer.
+
+    Stored zeros are real zeros and the keys are the dense model's. Gradient (before clipping), weight and
+    momentum are masked around every step: without the first, clipping sees dropped weights; without the last,
+    a weight that a later method revives would jump on stale momentum.
+    """
+
+    contract: BudgetContract = "exact"
+
+    def __init__(self, *, density: float, score: str = "magnitude", scope: str = "global") -> None:
+        if scope not in ("global", "layer"):
+            raise ConfigError("method.scope", expected="global or layer", got=scope, remedy="choose one of the two")
+        super().__init__()
+        self.density = check_density(density, "method.density")
+        self._score = score
+        self._scope = scope
+        self._masks: dict[str, Tensor] = {}
+
+    def attach(self, model: nn.Module, draws: Draws) -> None:
+        """Choose the masks from the weights as they stand, and set the rest to zero."""
+        super().attach(model, draws)
+        scores = score(self._score, self._layers, draws)
+        sizes = {layer.name: layer.size for layer in self._layers}
+        chosen = (
+            best_of_all(scores, total_budget(sizes, self.density))
+            if self._scope == "global"
+            else best_of_each(scores, uniform(sizes, self.density))
+        )
+        self._masks = dict(chosen)
+        self._zero_weights()
+
+    def before_step(self, step: int, optimizer: Optimizer) -> None:
+        """Zero the gradients of dropped weights."""
+        for layer in self._layers:
+            gradient = layer.parameter.grad
+            if gradient is not None:
+                gradient.mul_(self._masks[layer.name])
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Zero dropped weights and their momentum."""
+        self._zero_weights()
+        for layer in self._layers:
+            for value in optimizer.state.get(layer.parameter, {}).values():
+                if isinstance(value, Tensor) and value.shape == layer.parameter.shape:
+                    value.mul_(self._masks[layer.name])
+
+    def masks(self) -> Masks:
+        """Return the fixed masks."""
+        return Masks(self._masks)
+
+    def finalize(self, model: nn.Module) -> Finalised:
+        """Return a plain copy; its zeros are the stored ones."""
+        return finalise(model, self.masks())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the masks."""
+        return dict(self._masks)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take the masks back."""
+        for layer in self._layers:
+            self._masks[layer.name] = state[layer.name].to(layer.parameter.device)
+
+    def _zero_weights(self) -> None:
+        with torch.no_grad():
+            for layer in self._layers:
+                mask = self._masks[layer.name] = self._masks[layer.name].to(layer.parameter.device)
+                layer.parameter.mul_(mask)

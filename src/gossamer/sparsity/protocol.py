@@ -1,0 +1,81 @@
+"""What a sparsifier promises the training loop, and what leaves it in the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gossamer.seeding import Draws
+from gossamer.sparsity.masks import Masks
+
+Kind = Literal["same-keys", "restructured", "stochastic"]
+BudgetContract = Literal["exact", "at-most", "reported"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalised:
+    """A plain copy of a trained network, the only thing that evaluation, files and export see.
+
+    module: no parametrizations, real zeros; twin: its noise-free form (itself unless stochastic); masks: the
+    weights that ship; dense_weights: prunable weights of the dense parent; kind: `same-keys` loads strictly
+    into the dense network.
+    """
+
+    module: nn.Module
+    twin: nn.Module
+    masks: Masks
+    dense_weights: int
+    kind: Kind
+
+    @property
+    def density(self) -> float:
+        """Nonzeros of what ships over weights of the dense parent."""
+        return self.masks.kept / self.dense_weights
+
+
+class Sparsifier(Protocol):
+    """Decides, while a network trains, which of its weights live."""
+
+    contract: BudgetContract
+
+    def attach(self, model: nn.Module, draws: Draws) -> None:
+        """Take hold of a model, before optimiser, memory format, averages and compilation."""
+        ...
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Return a term to add to the loss, or None."""
+        ...
+
+    def before_step(self, step: int, optimizer: Optimizer) -> None:
+        """Act on dense gradients, before clipping and the optimiser's step."""
+        ...
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Act on weights and optimiser state after the step."""
+        ...
+
+    def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """Act on what an epoch showed."""
+        ...
+
+    def measures(self) -> Mapping[str, float]:
+        """Return what the sparsifier counted, for the metrics log; counters of one epoch start anew."""
+        ...
+
+    def masks(self) -> Masks:
+        """Return the weights that live now."""
+        ...
+
+    def finalize(self, model: nn.Module) -> Finalised:
+        """Return a plain, sparse copy of the model."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is not in the model and must survive a kill."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave, after `attach`."""
+        ...

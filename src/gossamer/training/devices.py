@@ -1,0 +1,83 @@
+"""Where training runs and in which precision: the one place that knows device, rank, memory format and compiler."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.errors import ConfigError
+from gossamer.types import Batch
+
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A device and how it computes; rank and world are here so that nothing else need know of them."""
+
+    device: torch.device
+    precision: Precision = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int | None = None
+    rank: int = 0
+    world: int = 1
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Move a model here, in this place's memory format, and return it."""
+        model.to(self.device)
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue,reportArgumentType]
+        return model
+
+    def images(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in this place's memory format."""
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
+    def batch(self, batch: Batch) -> Batch:
+        """Return a batch whose images are in this place's memory format."""
+        return replace(batch, x=self.images(batch.x))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of forward passes: bf16 where asked for, nothing otherwise."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def compiled(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the module, compiled for static shapes where asked for."""
+        return torch.compile(module, dynamic=False) if self.compile else module
+
+
+def place(
+    device: str = "auto",
+    *,
+    precision: Precision = "float32",
+    channels_last: bool = True,
+    compile: bool = False,  # noqa: A002
+    threads: int | None = None,
+) -> Place:
+    """Return the place that a recipe names, and set this process's thread count; raises ConfigError."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("device", expected="cpu, cuda or cuda:N", got=device, remedy=str(error)) from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device", expected="a CUDA device", got="a torch build or machine without one", remedy="write cpu or auto"
+        )
+    if precision == "bf16" and chosen.type == "cpu":
+        raise ConfigError(
+            "training.precision",
+            expected="float32 on a CPU",
+            got="bf16",
+            remedy="leave precision out, or train on a GPU",
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Place(device=chosen, precision=precision, channels_last=channels_last, compile=compile, threads=threads)

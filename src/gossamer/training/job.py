@@ -1,0 +1,113 @@
+"""What a phase runs in: the run folder, the data, the machine; and the saving of checkpoints, metrics and status."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from gossamer.data import DataSet
+from gossamer.errors import RunError
+from gossamer.runs import checkpoints, status
+from gossamer.runs.checkpoints import Checkpoint
+from gossamer.runs.environment import differences
+from gossamer.runs.layout import RunFolder
+from gossamer.runs.metrics import MetricsLog
+from gossamer.training.checkpointing import Training
+from gossamer.training.devices import Place
+from gossamer.training.phases import Phase
+from gossamer.training.progress import Line, Progress
+from gossamer.training.tensorboard import Scalars
+
+
+def now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One process training one run.
+
+    offset: steps of earlier phases; identity: what must be equal for a resumed run to end in the same bits;
+    checkpoint_seconds: the least time between two checkpoints, 0 for one after every step.
+    """
+
+    run: RunFolder
+    seed: int
+    data: DataSet
+    place: Place
+    progress: Progress
+    identity: Mapping[str, Any]
+    checkpoint_seconds: float = 60.0
+    scalars: Scalars | None = None
+    offset: int = 0
+    started: str = field(default_factory=now)
+    _saved: float = field(default_factory=time.monotonic)
+
+    def log(self, line: Line, epochs: int) -> None:
+        """Append the line of an epoch to the metrics, and show it."""
+        MetricsLog(self.run).append(line)
+        if self.scalars is not None:
+            self.scalars.add(line)
+        self.progress.epoch(line, epochs)
+
+    def save(self, phase: Phase, training: Training) -> None:
+        """Save a checkpoint now."""
+        meta = {
+            "phase": phase.name,
+            "metrics_offset": MetricsLog(self.run).offset,
+            "identity": dict(self.identity),
+            "training": training.meta(),
+        }
+        checkpoints.save(self.run, self.offset + training.step, training.tensors(), meta)
+        self._saved = time.monotonic()
+        self.report("running", phase, training)
+
+    def save_if_due(self, phase: Phase, training: Training) -> None:
+        """Save a checkpoint if the last one is old enough."""
+        if time.monotonic() - self._saved >= self.checkpoint_seconds:
+            self.save(phase, training)
+
+    def report(
+        self,
+        state: Literal["running", "done", "interrupted", "failed"],
+        phase: Phase,
+        training: Training,
+        message: str = "",
+    ) -> None:
+        """Write where the run stands."""
+        status.write(
+            self.run,
+            status.Status(
+                state=state,
+                phase=phase.name,
+                epoch=min(training.epoch + 1, phase.epochs),
+                step=self.offset + training.step,
+                message=message,
+                started=self.started,
+                updated=now(),
+                seconds_trained=training.seconds,
+            ),
+        )
+
+
+def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool) -> Checkpoint | None:
+    """Return the checkpoint to go on from, and cut the metrics back to it.
+
+    Raises RunError where machine, torch build, precision or thread count are not those of the checkpoint, since the
+    run would then end in other bits; `allow_drift` accepts that.
+    """
+    found = checkpoints.load_last(run)
+    MetricsLog(run).cut(found.meta["metrics_offset"] if found else 0)
+    if found is None:
+        return None
+    drift = differences(found.meta["identity"], identity)
+    if drift and not allow_drift:
+        raise RunError(
+            f"resuming {run.path}",
+            expected="the machine, torch build, precision and thread count that it began with",
+            got="; ".join(drift),
+            remedy="go on there, or accept other bits with --allow-numeric-drift",
+        )
+    return found

@@ -1,0 +1,235 @@
+"""The training loop: one phase, from its first step or from where a checkpoint left it, to its end."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.data import epoch_order, make_batch, steps_per_epoch
+from gossamer.data.dataset import DataSet
+from gossamer.errors import RunError
+from gossamer.runs import atomic
+from gossamer.seeding import Draws, derive
+from gossamer.sparsity import Finalised
+from gossamer.training.averages import Average
+from gossamer.training.checkpointing import Training
+from gossamer.training.crafting import Crafter
+from gossamer.training.devices import Place
+from gossamer.training.interruption import Interrupted, Watch
+from gossamer.training.job import Job
+from gossamer.training.monitors import Highest, decide
+from gossamer.training.phases import Phase, States
+from gossamer.training.progress import Glance
+from gossamer.types import Batch
+
+
+def begin(phase: Phase, model: nn.Module, states: States, place: Place, seed: int) -> Training:
+    """Return the moving parts of a phase at its first step; the model is taken over."""
+    phase.start(model, states)
+    place.prepare(model)
+    sparsifier = phase.sparsifier()
+    sparsifier.attach(model, Draws(seed).at(phase.name, "sparsifier"))
+    place.prepare(model)
+    return Training(
+        model=model,
+        optimizer=phase.optimizer.build(model),
+        sparsifier=sparsifier,
+        average=Average(phase.average) if phase.average else None,
+        monitors=list(phase.monitors()),
+        best=Highest(phase.select) if phase.select else None,
+    )
+
+
+def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> None:
+    """Run a phase from where `training` stands to its end.
+
+    Raises RunError for a loss that is not finite and for memory that does not suffice, Interrupted after a signal; in
+    each case the last good checkpoint stands.
+    """
+    draws = Draws(job.seed).at(phase.name)
+    data = job.data.to(job.place.device)
+    steps = count_steps(phase, data)
+    crafter = Crafter(training.model, job.place, phase.attack_bn, fast=phase.fast)
+    network = job.place.compiled(training.model)
+    while training.epoch < phase.epochs and training.verdict.action == "go":
+        order = epoch_order(len(data), draws=draws.at("epoch", training.epoch))
+        for index in range(training.index, steps):
+            began = time.monotonic()
+            here = draws.at("step", training.epoch, index)
+            positions = order[index * phase.batch_size : (index + 1) * phase.batch_size]
+            factor = phase.schedule(training.step, phase.epochs * steps, steps)
+            training.rate = phase.optimizer.set_rates(training.optimizer, factor)
+            with _failures_told(phase, training):
+                batch = make_batch(data, positions, phase.augmentation, here, job.place.device)
+                _step(phase, training, batch, crafter=crafter, network=network, place=job.place, draws=here)
+            training.advance(time.monotonic() - began)
+            _show(phase, training, job, steps)
+            if watch.signal is not None:
+                job.save(phase, training)
+                raise Interrupted(watch.signal)
+            if training.index < steps:
+                job.save_if_due(phase, training)
+        _end_epoch(phase, training, job, steps)
+        job.save_if_due(phase, training)
+    job.save(phase, training)
+
+
+def count_steps(phase: Phase, data: DataSet) -> int:
+    """Return the steps of an epoch; an incomplete last batch is dropped unless it is the only one."""
+    return steps_per_epoch(len(data), phase.batch_size, drop_last=len(data) >= phase.batch_size)
+
+
+def finalised(training: Training, job: Job) -> Finalised:
+    """Return what would ship now: the average where there is one."""
+    if training.average is None:
+        return training.sparsifier.finalize(training.model)
+    return training.average.finalise(training.model, training.sparsifier, lambda: _images(job))
+
+
+def _step(
+    phase: Phase,
+    training: Training,
+    batch: Batch,
+    *,
+    crafter: Crafter,
+    network: Callable[[Tensor], Tensor],
+    place: Place,
+    draws: Draws,
+) -> None:
+    # Dropout and the like draw from the global generator, so that it too is a function of the step.
+    torch.manual_seed(derive(draws.seed, *draws.keys, "model"))
+    batch = place.batch(batch)
+    x_adv = crafter(phase.objective, batch, phase.attack, training.state, draws=draws.at("attack"))
+    training.model.train()
+    training.optimizer.zero_grad(set_to_none=True)
+    with place.autocast():
+        loss = phase.objective.loss(network, batch, x_adv, draws=draws.at("loss"))  # pyright: ignore[reportArgumentType]
+        penalty = training.sparsifier.penalty(training.model)
+    total = loss.total if penalty is None else loss.total + penalty
+    _refuse_infinite(total, phase, training)
+    total.backward()
+    if loss.after_backward is not None and x_adv.grad is not None:
+        loss.after_backward(x_adv.grad)
+    training.sparsifier.before_step(training.step, training.optimizer)
+    if phase.clip is not None:
+        nn.utils.clip_grad_norm_(training.model.parameters(), phase.clip)
+    training.optimizer.step()
+    training.sparsifier.after_step(training.step, training.optimizer)
+    if training.average is not None:
+        training.average.after_step(training.epoch, training.model)
+    training.totals.add(loss, batch)
+
+
+def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> None:
+    epoch = training.epoch
+    if training.average is not None:
+        training.average.after_epoch(epoch, training.model)
+    masks = training.sparsifier.masks()
+    means = training.totals.means()
+    training.sparsifier.after_epoch(epoch, means)
+    measured = _probe(phase, training, job)
+    job.log(
+        {
+            "phase": phase.name,
+            "epoch": epoch + 1,
+            "step": job.offset + training.step,
+            "learning_rate": training.rate,
+            **means,
+            "density": masks.density,
+            "active": masks.kept,
+            "images_per_second": steps * phase.batch_size / max(training.epoch_seconds, 1e-9),
+            "seconds": training.epoch_seconds,
+            "seconds_left": _seconds_left(phase, training, steps),
+            **{f"sparsifier/{name}": value for name, value in training.sparsifier.measures().items()},
+            **measured,
+        },
+        phase.epochs,
+    )
+    metrics = {**means, **measured}
+    if training.best is not None and training.best.update(epoch, metrics):
+        store(job, f"{phase.name}.best", finalised(training, job))
+    training.verdict = decide(training.monitors, epoch, metrics)
+    if training.verdict.action != "go":
+        job.progress.note(f"{phase.name} ends after epoch {epoch + 1}: {training.verdict.reason}")
+    training.next_epoch()
+
+
+def _probe(phase: Phase, training: Training, job: Job) -> dict[str, float | None]:
+    if not phase.probes:
+        return {}
+    last = training.epoch + 1 == phase.epochs
+    module = finalised(training, job).module
+    return {
+        name: value
+        for probe in phase.probes
+        for name, value in probe(training.epoch, module, last=last, seed=job.seed).items()
+    }
+
+
+def store(job: Job, name: str, what: Finalised) -> None:
+    """Write a named state of the run: plain tensors under the dense model's names."""
+    atomic.write_safetensors(job.run.state(name), what.module.state_dict())
+
+
+def _show(phase: Phase, training: Training, job: Job, steps: int) -> None:
+    if not job.progress.due():
+        return
+    means = training.totals.means()
+    job.progress.step(
+        Glance(
+            phase=phase.name,
+            epoch=training.epoch + 1,
+            epochs=phase.epochs,
+            index=training.index,
+            steps=steps,
+            loss=means["loss"],
+            clean=means["clean_accuracy"],
+            robust=means["robust_accuracy"],
+            density=training.sparsifier.masks().density,
+            images_per_second=training.index * phase.batch_size / max(training.epoch_seconds, 1e-9),
+            seconds_left=_seconds_left(phase, training, steps),
+        )
+    )
+
+
+def _seconds_left(phase: Phase, training: Training, steps: int) -> float:
+    return training.seconds / max(training.step, 1) * (phase.epochs * steps - training.step)
+
+
+def _images(job: Job) -> Iterator[Tensor]:
+    data = job.data.to(job.place.device)
+    for positions in torch.arange(len(data)).split(256):
+        yield job.place.images(data.float(positions))
+
+
+def _refuse_infinite(total: Tensor, phase: Phase, training: Training) -> None:
+    if bool(torch.isfinite(total)):
+        return
+    raise RunError(
+        f"loss of {phase.name}, epoch {training.epoch + 1}, step {training.index + 1}",
+        expected="a finite number",
+        got=float(total),
+        remedy="lower training.optimizer.lr, clip the gradient (training.clip) or warm up; the last good checkpoint "
+        "is kept",
+    )
+
+
+@contextmanager
+def _failures_told(phase: Phase, training: Training) -> Generator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"memory, in {phase.name}, epoch {training.epoch + 1}, step {training.index + 1}",
+            expected=f"room for a batch of {phase.batch_size}",
+            got=str(error).splitlines()[0],
+            remedy="lower training.batch_size; the last good checkpoint is kept",
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,119 @@
+"""What watches training: probes that measure the network on a split, monitors that decide whether to go on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from torch import nn
+
+from gossamer.data.dataset import DataSet
+from gossamer.errors import ConfigError
+from gossamer.evaluation.evaluate import evaluate
+from gossamer.types import Attack
+
+Metrics: TypeAlias = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy on a part of the data, clean and under attacks, every few epochs, as metrics named part/attack."""
+
+    part: str
+    data: DataSet
+    attacks: Mapping[str, Attack]
+    every: int = 1
+
+    def __call__(self, epoch: int, model: nn.Module, *, last: bool, seed: int) -> dict[str, float | None]:
+        """Return the measures of an epoch (0-based), or None under each name where it is not its turn."""
+        names = [f"{self.part}/clean", *(f"{self.part}/{name}" for name in self.attacks)]
+        if (epoch + 1) % self.every and not last:
+            return dict.fromkeys(names)
+        seen = evaluate(model, self.data, dict(self.attacks), seed=seed)
+        values = [seen.clean_accuracy, *(result.robust_accuracy for result in seen.attacks)]
+        return dict(zip(names, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a monitor decides: go on, stop, or stop and take a named state as the end."""
+
+    action: Literal["go", "stop", "restore"] = "go"
+    state: str | None = None
+    reason: str = ""
+
+
+GO = Verdict()
+
+
+class Monitor(Protocol):
+    """Decides after each epoch; what it remembers is JSON-able and checkpointed."""
+
+    def __call__(self, epoch: int, metrics: Metrics) -> Verdict:
+        """Return what to do after an epoch (0-based) with these metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it remembers."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what it remembered."""
+        ...
+
+
+class Highest:
+    """Remembers the highest value of one metric and when it was seen."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.value: float | None = None
+        self.epoch = -1
+
+    def update(self, epoch: int, metrics: Metrics) -> bool:
+        """Return whether this epoch is the best so far; raises ConfigError if the metric is unknown."""
+        if self.metric not in metrics:
+            raise ConfigError(
+                "metric to select by",
+                expected=f"one of {', '.join(metrics)}",
+                got=self.metric,
+                remedy="name a metric of this run, or add a monitor that measures it",
+            )
+        value = metrics[self.metric]
+        if value is None or (self.value is not None and value <= self.value):
+            return False
+        self.value, self.epoch = value, epoch
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the value and its epoch."""
+        return {"value": self.value, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the value and its epoch back."""
+        self.value, self.epoch = state["value"], state["epoch"]
+
+
+class EarlyStop(Highest):
+    """Stop once a metric has not risen for `patience` epochs; end with the best state if `restore`."""
+
+    def __init__(self, metric: str, patience: int, *, restore: bool = True) -> None:
+        super().__init__(metric)
+        self._patience = patience
+        self._restore = restore
+
+    def __call__(self, epoch: int, metrics: Metrics) -> Verdict:
+        """Return stop (or restore) after `patience` epochs without a rise, go otherwise."""
+        self.update(epoch, metrics)
+        if self.epoch < 0 or epoch - self.epoch < self._patience:
+            return GO
+        reason = f"{self.metric} has not risen for {self._patience} epochs"
+        return Verdict("restore", "best", reason) if self._restore else Verdict("stop", None, reason)
+
+
+MakeMonitors: TypeAlias = Callable[[], Sequence[Monitor]]
+
+
+def decide(monitors: Sequence[Monitor], epoch: int, metrics: Metrics) -> Verdict:
+    """Ask every monitor, and return the first verdict that is not to go on."""
+    verdicts = [monitor(epoch, metrics) for monitor in monitors]
+    return next((verdict for verdict in verdicts if verdict.action != "go"), GO)

@@ -1,0 +1,79 @@
+"""One run: its phases in order, each begun, resumed or skipped as the run folder says."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from gossamer.errors import GossamerError
+from gossamer.runs import atomic
+from gossamer.runs.checkpoints import Checkpoint
+from gossamer.training.checkpointing import Training
+from gossamer.training.interruption import Interrupted, Watch
+from gossamer.training.job import Job, resumable
+from gossamer.training.loop import begin, count_steps, finalised, store, train_phase
+from gossamer.training.phases import Phase
+
+FINAL = "final"
+
+
+def run_phases(
+    phases: Sequence[Phase], make_model: Callable[[], nn.Module], job: Job, *, allow_drift: bool = False
+) -> None:
+    """Train every phase that is not done, and store what ships as the state `final`.
+
+    What ships is the last phase's average where it has one, its best state where it selects one or a monitor went
+    back to it, otherwise its end.
+    """
+    if job.run.state(FINAL).exists():
+        return
+    checkpoint = resumable(job.run, job.identity, allow_drift=allow_drift)
+    if checkpoint is not None and checkpoint.warning:
+        job.progress.note(checkpoint.warning)
+    states: dict[str, Mapping[str, Tensor]] = {}
+    job.offset = 0
+    for phase in phases:
+        if not job.run.state(f"{phase.name}.end").exists():
+            _train(phase, make_model(), states, job, checkpoint)
+        states.update(_stored(phase, job))
+        job.offset += phase.epochs * count_steps(phase, job.data)
+    atomic.write_safetensors(job.run.state(FINAL), states[f"{phases[-1].name}.end"])
+
+
+def _train(
+    phase: Phase,
+    model: nn.Module,
+    states: Mapping[str, Mapping[str, Tensor]],
+    job: Job,
+    checkpoint: Checkpoint | None,
+) -> None:
+    training = begin(phase, model, states, job.place, job.seed)
+    if checkpoint is not None and checkpoint.meta["phase"] == phase.name:
+        training.restore(checkpoint.tensors, checkpoint.meta["training"])
+        job.progress.note(f"going on with {phase.name} after step {training.step}")
+    job.report("running", phase, training)
+    try:
+        with Watch() as watch:
+            train_phase(phase, training, job, watch)
+    except Interrupted as error:
+        job.report("interrupted", phase, training, str(error))
+        raise
+    except GossamerError as error:
+        job.report("failed", phase, training, str(error))
+        raise
+    _store_end(phase, training, job)
+    job.report("done", phase, training)
+
+
+def _store_end(phase: Phase, training: Training, job: Job) -> None:
+    """Write the phase's end, the file that marks it as done."""
+    best = job.run.state(f"{phase.name}.best")
+    goes_back = training.verdict.action == "restore" or (phase.select is not None and phase.average is None)
+    if goes_back and best.exists():
+        atomic.write_safetensors(job.run.state(f"{phase.name}.end"), atomic.read_safetensors(best))
+    else:
+        store(job, f"{phase.name}.end", finalised(training, job))
+
+
+def _stored(phase: Phase, job: Job) -> dict[str, Mapping[str, Tensor]]:
+    names = [f"{phase.name}.end", f"{phase.name}.best"]
+    return {name: atomic.read_safetensors(job.run.state(name)) for name in names if job.run.state(name).exists()}

@@ -1,0 +1,57 @@
+"""What an epoch added up to: losses and training accuracies, kept on the device, resumable in the middle."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gossamer.types import Batch, Loss
+
+_ACCURACIES = {"natural": "clean_accuracy", "adversarial": "robust_accuracy"}
+
+
+class Totals:
+    """Sums over the batches of one epoch, as float64 tensors."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, loss: Loss, batch: Batch) -> None:
+        """Add one batch; takes nothing off the device."""
+        n = batch.y.numel()
+        self._add("n", torch.as_tensor(n))
+        self._add("loss", loss.total.detach() * n)
+        for name, part in loss.parts.items():
+            self._add(f"{name}_loss", part.detach() * n)
+        for name, logits in loss.logits.items():
+            right = (logits.argmax(1) == batch.y) & batch.labelled
+            self._add(_ACCURACIES[name], right.sum())
+            self._add(f"{_ACCURACIES[name]}/n", batch.labelled.sum())
+
+    def means(self) -> dict[str, float | None]:
+        """Return the means of the epoch so far; None for what no batch told."""
+        n = self._value("n")
+        means: dict[str, float | None] = dict.fromkeys(
+            ["loss", "natural_loss", "adversarial_loss", "clean_accuracy", "robust_accuracy"]
+        )
+        for name in self._sums:
+            if name == "n" or name.endswith("/n"):
+                continue
+            over = self._value(f"{name}/n") if f"{name}/n" in self._sums else n
+            means[name] = self._value(name) / over if over else None
+        return means
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the sums."""
+        return dict(self._sums)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take the sums back."""
+        self._sums = dict(state)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.to(torch.float64)
+        self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
+
+    def _value(self, name: str) -> float:
+        return float(self._sums[name]) if name in self._sums else 0.0

@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from gossamer.errors import ConfigError, DataError
+from gossamer.evaluation.statistics import wilson
+
+counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+def test_hand_checked_value():
+    # n = 10, p = 1/2, z² = 3.841459: centre 1/2, half width sqrt(z²/40 + z⁴/400) / (1 + z²/10) = 0.263406.
+    low, high = wilson(5, 10)
+    assert low == pytest.approx(0.236594, abs=1e-6)
+    assert high == pytest.approx(0.763406, abs=1e-6)
+
+
+def test_no_success_ends_at_zero_and_z_squared_over_n_plus_z_squared():
+    assert wilson(0, 10) == (0.0, pytest.approx(3.841459 / 13.841459, abs=1e-6))
+    assert wilson(10, 10) == (pytest.approx(10 / 13.841459, abs=1e-6), 1.0)
+
+
+@given(counts, st.floats(0.5, 0.999))
+def test_equals_scipy(count, confidence):
+    successes, n = count
+    expected = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert wilson(successes, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(counts)
+def test_contains_the_proportion_within_the_unit_interval(count):
+    successes, n = count
+    low, high = wilson(successes, n)
+    assert 0 <= low <= successes / n <= high <= 1
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))))
+def test_rises_with_the_count(count):
+    successes, n = count
+    less, more = wilson(successes, n), wilson(successes + 1, n)
+    assert less[0] < more[0]
+    assert less[1] < more[1]
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 4), (5, 4)])
+def test_impossible_counts_are_refused(successes, n):
+    with pytest.raises(DataError):
+        wilson(successes, n)
+
+
+def test_confidence_in_per_cent_is_refused():
+    with pytest.raises(ConfigError, match=r"0\.95"):
+        wilson(1, 2, confidence=95)
