@@ -1,1 +1,64 @@
-"""Gossamer."""
+"""Gossamer: train image classifiers that are adversarially robust and sparse, measure both, and ship them.
+
+Everything named here is imported on first use, so that `import gossamer` costs little more than `import torch`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gossamer.attacks.fgsm import FGSM
+    from gossamer.attacks.pgd import PGD
+    from gossamer.data.dataset import from_tensors
+    from gossamer.data.registry import load
+    from gossamer.evaluation.curve import security_curve
+    from gossamer.evaluation.evaluate import evaluate
+    from gossamer.recipe.open import open_run
+    from gossamer.recipe.train import train
+    from gossamer.report import write as report
+    from gossamer.sparsity.finalize import finalise
+    from gossamer.threat import ThreatModel
+    from gossamer.training.own_loop import robust_loss, sparsify
+
+_HOMES = {
+    "FGSM": "gossamer.attacks.fgsm",
+    "PGD": "gossamer.attacks.pgd",
+    "ThreatModel": "gossamer.threat",
+    "evaluate": "gossamer.evaluation.evaluate",
+    "finalise": "gossamer.sparsity.finalize",
+    "from_tensors": "gossamer.data.dataset",
+    "load": "gossamer.data.registry",
+    "open_run": "gossamer.recipe.open",
+    "report": "gossamer.report:write",
+    "robust_loss": "gossamer.training.own_loop",
+    "security_curve": "gossamer.evaluation.curve",
+    "sparsify": "gossamer.training.own_loop",
+    "train": "gossamer.recipe.train",
+}
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "ThreatModel",
+    "evaluate",
+    "finalise",
+    "from_tensors",
+    "load",
+    "open_run",
+    "report",
+    "robust_loss",
+    "security_curve",
+    "sparsify",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -19,6 +19,7 @@ from gossamer.methods.registry import build as build_method
 from gossamer.models.registry import MODELS
 from gossamer.models.registry import build as build_named_model
 from gossamer.objectives.registry import build as build_objective
+from gossamer.objectives.registry import default_attack
 from gossamer.plugins import is_reference, resolve
 from gossamer.recipe.schema import AverageFields, Optimizer, Recipe
 from gossamer.seeding import derive
@@ -58,7 +59,7 @@ def build_model(recipe: Recipe, data: DataSet) -> nn.Module:
     """Return the network of a recipe with its initial weights, a function of the seed alone."""
     options = recipe.model.options
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive(recipe.seed, "model"))
+        torch.manual_seed(derive(recipe.seed, "model"))
         if is_reference(recipe.model.name):
             return build_foreign_model(recipe.model.name, options)
         if recipe.model.name in MODELS:
@@ -90,8 +91,7 @@ def build_training_attack(recipe: Recipe, objective: Objective) -> Attack | None
     threat, spec = build_threat(recipe), recipe.attack
     if spec.name is not None:
         return build_attack(spec.name, threat, **spec.options)
-    own = getattr(objective, "default_attack", None)
-    attack = cast("Attack | None", own(threat)) if own is not None else None
+    attack = default_attack(objective, threat)
     if attack is None and spec.options:
         raise ConfigError(
             "attack",
@@ -107,7 +107,7 @@ def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
     method = build_method(recipe.method.name, **recipe.method.options)
     objective = build_objective(recipe.objective.name, **recipe.objective.options)
     spec = recipe.training
-    _check_selection(recipe, parts)
+    _check_selection(recipe)
     base = Phase(
         name="train",
         epochs=spec.epochs,
@@ -191,7 +191,7 @@ def _monitors(recipe: Recipe) -> Any:
     return lambda: (EarlyStop(stop.metric, stop.patience, restore=stop.restore),)
 
 
-def _check_selection(recipe: Recipe, parts: Parts) -> None:
+def _check_selection(recipe: Recipe) -> None:
     """Refuse to choose a checkpoint by what must not choose it, or by what nothing measures."""
     metrics = {f"{probe.part}/{name}" for probe in recipe.training.probes for name in ("clean", *probe.attacks)}
     stop = recipe.training.early_stop

@@ -1,4 +1,4 @@
-"""Where recipes come from: a shipped name, a YAML path or a mapping, with fields set on top; and what runs are called."""
+"""Where recipes come from (a shipped name, a YAML path, a mapping), and what their runs are called."""
 
 import difflib
 import hashlib
@@ -121,7 +121,10 @@ def _with_value(values: Mapping[str, Any], path: list[str], value: object) -> di
     if not rest:
         return {**values, head: value}
     inner = values.get(head)
-    return {**values, head: _with_value(cast("Mapping[str, Any]", inner) if isinstance(inner, dict) else {}, rest, value)}
+    return {
+        **values,
+        head: _with_value(cast("Mapping[str, Any]", inner) if isinstance(inner, dict) else {}, rest, value),
+    }
 
 
 def _config_error(error: ValidationError) -> ConfigError:

@@ -8,16 +8,16 @@ import torch
 
 from gossamer.attacks.registry import build as build_attack
 from gossamer.errors import RunError
+from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
-from gossamer.recipe.build import build_model, build_phases, build_threat
-from gossamer.recipe.load import load_recipe, run_name, to_yaml, validate
+from gossamer.recipe.build import build_model, build_phases
+from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun, open_run
 from gossamer.recipe.schema import Evaluation, Recipe
 from gossamer.runs import RunFolder, atomic, lock, panel, records
 from gossamer.runs.environment import environment
-from gossamer.runs.metrics import MetricsLog
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import Place, place
@@ -71,9 +71,7 @@ def train(
             checkpoint_seconds=machine.checkpoint_seconds,
             scalars=Scalars(folder.path / "tensorboard") if machine.tensorboard else None,
         )
-        run_phases(
-            phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift
-        )
+        run_phases(phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift)
         run = open_run(path, data_dir)
         _judge(run, where, shown)
     return run
@@ -117,12 +115,24 @@ def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
 
 
 def result_name(spec: Evaluation, threat: ThreatModel) -> str:
-    """Return the file name of an evaluation: attack, norm and radii."""
-    radii = spec.eps or (threat.eps,)
-    return f"{spec.attack.replace(':', '.')}-{threat.norm}-{'_'.join(f'{eps:.4g}' for eps in radii)}"
+    """Return the file name of an evaluation that a recipe asks for: attack, norm and radii."""
+    return _file_name(spec.attack, threat.norm, spec.eps or (threat.eps,))
 
 
-def evaluate_spec(run: OpenRun, model: torch.nn.Module, spec: Evaluation) -> Any:
+def evaluation_name(measured: Measured) -> str:
+    """Return the file name of an evaluation: attack, norm, radii and how many samples."""
+    outcomes = measured.attacks
+    name = _file_name(outcomes[0].attack, outcomes[0].norm, [outcome.eps for outcome in outcomes])
+    return f"{name}-n{measured.n}"
+
+
+def _file_name(attack: str, norm: str, radii: Sequence[float]) -> str:
+    first, *_, last = radii if len(radii) > 1 else (*radii, *radii)
+    reach = f"{first:.4g}" if len(radii) == 1 else f"{first:.4g}-to-{last:.4g}"
+    return f"{attack.replace(':', '.')}-{norm}-{reach}"
+
+
+def evaluate_spec(run: OpenRun, model: torch.nn.Module, spec: Evaluation) -> Measured:
     """Return the evaluation of a run's network that a recipe asks for, on the test part."""
     threats = [ThreatModel(run.threat.norm, eps) for eps in spec.eps or (run.threat.eps,)]
     return evaluate(

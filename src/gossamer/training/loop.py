@@ -101,7 +101,15 @@ def _step(
     # Dropout and the like draw from the global generator, so that it too is a function of the step.
     torch.manual_seed(derive(draws.seed, *draws.keys, "model"))
     batch = place.batch(batch)
-    x_adv = crafter(phase.objective, batch, phase.attack, training.state, draws=draws.at("attack"))
+    x_adv = crafter(
+        phase.objective,
+        training.model,
+        batch,
+        phase.attack,
+        training.state,
+        draws=draws.at("attack"),
+        network=network,
+    )
     training.model.train()
     training.optimizer.zero_grad(set_to_none=True)
     with place.autocast():

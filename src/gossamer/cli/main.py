@@ -1,0 +1,78 @@
+"""The command line: a table from command name to function; each command imports only what it needs."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gossamer.errors import ConfigError, GossamerError
+
+
+class Command(NamedTuple):
+    """Where a command's function is, and one line on it."""
+
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "list": Command("gossamer.cli.listing", "list_things", "what there is: methods, attacks, models, data, recipes"),
+    "train": Command("gossamer.cli.train", "train", "train a recipe, evaluate it, or go on where it stopped"),
+    "evaluate": Command("gossamer.cli.evaluate", "evaluate", "attack a run, or a model of your own"),
+    "report": Command("gossamer.cli.report", "report", "draw runs on one self-contained page"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; errors made for users are printed without a traceback, with exit status 2 (input) or 1 (run)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        print(_usage())
+        return
+    if name == "--version":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(version("gossamer"))
+        return
+    try:
+        _run(name, words[1:])
+    except GossamerError as error:
+        print(_told(error), file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _run(name: str, words: list[str]) -> None:
+    if name not in COMMANDS:
+        raise ConfigError(
+            "command", expected=f"one of {', '.join(COMMANDS)}", got=repr(name), remedy="see `gossamer --help`"
+        )
+    command = COMMANDS[name]
+    import typer  # noqa: PLC0415
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name)(getattr(importlib.import_module(command.module), command.function))
+    app(args=words, prog_name=f"gossamer {name}")
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: gossamer COMMAND [OPTIONS]",
+            "",
+            "Robust and sparse image classifiers: train them, measure them, ship them.",
+            "",
+            *lines,
+            "",
+            "`gossamer COMMAND --help` says more.",
+        ]
+    )
+
+
+def _told(error: GossamerError) -> str:
+    return f"error: {error.subject}\n  expected: {error.expected}\n  got:      {error.got}\n  do:       {error.remedy}"

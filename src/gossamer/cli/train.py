@@ -1,0 +1,42 @@
+"""`gossamer train`: train a recipe to its end, or go on where it stopped."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gossamer.recipe.train import train as train_recipe
+from gossamer.training.interruption import Interrupted
+from gossamer.training.progress import progress
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="a shipped recipe (`gossamer list recipes`) or a YAML path")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="a field to change, as field.subfield=value; repeatable")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder; by default runs/NAME")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="where data sets lie or are downloaded to; by default $GOSSAMER_DATA")
+    ] = None,
+    allow_numeric_drift: Annotated[
+        bool, typer.Option("--allow-numeric-drift", help="resume on another machine or build, in other bits")
+    ] = False,
+) -> None:
+    """Train a recipe, evaluate it, and print the run folder; the same command goes on with a stopped run."""
+    try:
+        run = train_recipe(
+            recipe,
+            settings=settings or (),
+            out=out,
+            data_dir=data_dir,
+            allow_numeric_drift=allow_numeric_drift,
+            progress=progress(),
+        )
+    except Interrupted as stop:
+        print(f"{stop}; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
+        raise SystemExit(stop.exit_status) from None
+    print(f"done: {run.folder.path}")
+    print(f"look: gossamer report {shlex.quote(str(run.folder.path))} -o report.html")

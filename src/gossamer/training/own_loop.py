@@ -1,0 +1,108 @@
+"""Robust and sparse in anyone's own training loop: one line before it, one line in it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gossamer.attacks.crafting import BatchNormMode
+from gossamer.data.augment import DrawnView
+from gossamer.errors import ConfigError, DataError
+from gossamer.objectives.registry import build as build_objective
+from gossamer.objectives.registry import default_attack
+from gossamer.seeding import Draws
+from gossamer.sparsity import ConnectivitySampling, HardMask, Sparsifier
+from gossamer.threat import ThreatModel
+from gossamer.training.crafting import Crafter
+from gossamer.training.devices import Place
+from gossamer.types import Attack, Batch, Objective
+
+_SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
+    "bcs": ConnectivitySampling,
+    "magnitude": partial(HardMask, score="magnitude"),
+    "random": partial(HardMask, score="random", scope="layer"),
+}
+
+_CRAFTERS: WeakKeyDictionary[nn.Module, Crafter] = WeakKeyDictionary()
+
+
+def sparsify(
+    model: nn.Module, optimizer: Optimizer, *, density: float, method: str = "bcs", seed: int = 0, **options: Any
+) -> Sparsifier:
+    """Make a module sparse while its owner trains it; returns the sparsifier, whose `finalize(model)` ends it.
+
+    The optimiser keeps the parameters it holds, and from now on each of its steps is followed by what the method does:
+    `bcs` starts from sparse weights of its own and rewires at every step (with an optimiser other than the published
+    one, see `gossamer.methods.bcs`); `magnitude` keeps the largest weights as they stand; `random` keeps random ones.
+    options: the sparsifier's own. Raises ConfigError.
+    """
+    if method not in _SPARSIFIERS:
+        raise ConfigError(
+            "method", expected=f"one of {', '.join(_SPARSIFIERS)}", got=repr(method), remedy="choose one of them"
+        )
+    sparsifier: Sparsifier = _SPARSIFIERS[method](density=density, **options)
+    sparsifier.attach(model, Draws(seed).at("sparsify"))
+    steps = 0
+
+    def before(owner: Optimizer, _args: object, _kwargs: object) -> None:
+        sparsifier.before_step(steps, owner)
+
+    def after(owner: Optimizer, _args: object, _kwargs: object) -> None:
+        nonlocal steps
+        sparsifier.after_step(steps, owner)
+        steps += 1
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
+    return sparsifier
+
+
+def robust_loss(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatModel | str,
+    objective: Objective | str = "trades",
+    attack: Attack | None = None,
+    attack_bn: BatchNormMode = "eval",
+    seed: int | None = None,
+) -> Tensor:
+    """Return the robust training loss of one batch, ready for `.backward()`, in place of the loop's own loss.
+
+    x: (N, C, H, W) in [0, 1]; y: (N,). threat: such as "linf:8/255"; attack: None takes the objective's published one;
+    seed: of the attack's start, drawn from torch's global generator where None. Raises ConfigError and DataError.
+    """
+    _check_range(x)
+    where = ThreatModel.parse(threat) if isinstance(threat, str) else threat
+    goal = build_objective(objective) if isinstance(objective, str) else objective
+    chosen = attack if attack is not None else default_attack(goal, where)
+    drawn = int(torch.randint(2**31, ())) if seed is None else seed
+    draws = Draws(drawn).at("robust_loss")
+    everywhere = torch.ones_like(y, dtype=torch.bool)
+    batch = Batch(x=x, y=y, index=torch.arange(len(y), device=y.device), labelled=everywhere, view=DrawnView())
+    x_adv = _crafter(model, x.device, attack_bn)(goal, model, batch, chosen, {}, draws=draws.at("attack"))
+    return goal.loss(model, batch, x_adv, draws=draws.at("loss")).total
+
+
+def _crafter(model: nn.Module, device: torch.device, attack_bn: BatchNormMode) -> Crafter:
+    known = _CRAFTERS.get(model)
+    if known is not None and known.fits(model, attack_bn):
+        return known
+    made = _CRAFTERS[model] = Crafter(model, Place(device=device), attack_bn)
+    return made
+
+
+def _check_range(x: Tensor) -> None:
+    low, high = (float(x.min()), float(x.max())) if x.is_floating_point() else (float("nan"), float("nan"))
+    if not (low >= 0.0 and high <= 1.0):
+        raise DataError(
+            "x",
+            expected="floating images in [0, 1]",
+            got=f"{x.dtype} in [{low:g}, {high:g}]",
+            remedy="divide by 255, and put normalisation inside the model (gossamer.models.layers.Normalize)",
+        )
