@@ -298,6 +298,13 @@ def test_a_changed_network_is_noticed():
         surrogate.refresh(model)
 
 
+def test_a_network_may_be_compiled_after_it_was_traced():
+    model = build("digits-cnn")
+    surrogate = made(model)
+    torch.compile(model, dynamic=False)
+    assert surrogate.matches(model)
+
+
 def test_a_surrogate_stays_in_eval_mode():
     surrogate = made(Mixed())
     assert not any(module.training for module in surrogate.train().modules())

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 TIMES = ("seconds", "images_per_second", "seconds_left")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["gossamer.recipe.train", "sklearn.datasets"])
+_CONTEXT.set_forkserver_preload(["gossamer.recipe.train", "sklearn.datasets", "torch._dynamo"])
 
 
 def recipe(**changes: Any) -> dict[str, Any]:

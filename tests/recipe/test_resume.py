@@ -1,5 +1,6 @@
 """A run killed at any instant and resumed ends in the same bits as one never killed."""
 
+import os
 import random
 import signal
 import time
@@ -102,7 +103,8 @@ def test_a_signal_stops_after_a_checkpoint_and_the_run_resumes_to_the_same_bits(
     run = tmp_path / "run"
     process = start(VARIANTS[name], run)
     wait_for(run / "last.json", process)
-    signal_process(process.pid, number)
+    assert process.pid is not None
+    os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == 128 + number
     seen = status(run)
@@ -113,13 +115,6 @@ def test_a_signal_stops_after_a_checkpoint_and_the_run_resumes_to_the_same_bits(
     assert not (run / "states" / "final.safetensors").exists()
     resume(name, run)
     assert_same_run(whole, run)
-
-
-def signal_process(pid: int | None, number: signal.Signals) -> None:
-    assert pid is not None
-    import os  # noqa: PLC0415
-
-    os.kill(pid, number)
 
 
 def test_a_finished_run_is_not_trained_again(reference: Any) -> None:

@@ -55,3 +55,10 @@ def test_create_refuses_what_is_not_its_own(tmp_path):
 def test_a_name_cannot_leave_its_directory(tmp_path, name):
     with pytest.raises(RunError, match="choose another name"):
         RunFolder(tmp_path).state(name)
+
+
+def test_checkpoints_without_a_recipe_are_not_taken_over(tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.json").write_text("{}")
+    with pytest.raises(RunError, match="checkpoints without the recipe"):
+        RunFolder.create(tmp_path / "run")

@@ -1,9 +1,11 @@
 """Bayesian connectivity sampling (Ozdenizci & Legenstein, ICML 2021): one phase whose sparsifier rewires every step."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
+from gossamer.errors import ConfigError
 from gossamer.sparsity import ConnectivitySampling
 from gossamer.sparsity.budgets import check_density
 from gossamer.training.optimizers import OptimizerSpec
@@ -43,12 +45,24 @@ class BCS:
 
     density: float
     sigma: float = 1e-6
-    initial: Mapping[str, float] | None = field(default=None)
+    initial: Mapping[str, float] | None = None
     strict: bool = False
     reset_velocity: bool = False
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
+        if not 0.0 <= self.sigma < math.inf:
+            raise ConfigError(
+                "method.sigma", expected="a finite number >= 0", got=self.sigma, remedy="write 1.0e-6, as published"
+            )
+        for pattern, share in (self.initial or {}).items():
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(
+                    f"method.initial.{pattern}",
+                    expected="a share of the layer's weights in [0, 1]",
+                    got=share,
+                    remedy="write 0.6 to start with 60 % of them",
+                )
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:
         """Return decay-first SGD: lr 0.1, momentum 0.9, and the published decay of the objective."""

@@ -1,5 +1,6 @@
 """One-shot magnitude pruning: train dense, cut the smallest weights, fine-tune what is left."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,13 @@ class Magnitude:
                 expected="at least 1",
                 got=self.finetune_epochs,
                 remedy="leave it out to fine-tune as long as the first phase trains",
+            )
+        if not 0.0 < self.finetune_lr < math.inf:
+            raise ConfigError(
+                "method.finetune_lr",
+                expected="a share of the learning rate above 0",
+                got=self.finetune_lr,
+                remedy="write 0.1 for a tenth of it",
             )
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:

@@ -9,6 +9,7 @@ from gossamer.methods.dense import Dense
 from gossamer.methods.magnitude import Magnitude
 from gossamer.methods.protocol import Method
 from gossamer.methods.random import Random
+from gossamer.training.options import construct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +42,6 @@ def build(name: str, **options: object) -> Method:
             "method.name", expected=f"one of {', '.join(METHODS)}", got=repr(name), remedy="check its spelling"
         )
     entry = METHODS[name]
-    unknown = sorted(set(options) - set(entry.options))
-    if unknown:
-        raise ConfigError(
-            f"options of method {name}",
-            expected=f"some of {', '.join(entry.options)}" if entry.options else "no options",
-            got=", ".join(unknown),
-            remedy="remove or rename them",
-        )
     if "density" in entry.options and "density" not in options:
         raise ConfigError(
             "method.density",
@@ -56,4 +49,4 @@ def build(name: str, **options: object) -> Method:
             got="nothing",
             remedy="write density: 0.1 to keep 10 % of the weights",
         )
-    return entry.make(**options)
+    return construct(entry.make, options, "method")

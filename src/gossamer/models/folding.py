@@ -30,7 +30,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 ENTRY = "model"
 SIMPLE = (bool, int, float, str, type(None))
 # What is folded or mirrored is tensors; these say nothing about what forward does with them.
-BOOKKEEPING = {"training", "num_batches_tracked"}
+BOOKKEEPING = {"training", "num_batches_tracked", "_is_torch_compile"}
 
 
 class ScaleShift(nn.Module):

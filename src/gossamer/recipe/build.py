@@ -21,7 +21,7 @@ from gossamer.models.registry import build as build_named_model
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
 from gossamer.plugins import is_reference, resolve
-from gossamer.recipe.schema import AverageFields, Optimizer, Recipe
+from gossamer.recipe.schema import AverageFields, Evaluation, Optimizer, ProbeFields, Recipe
 from gossamer.seeding import derive
 from gossamer.threat import ThreatModel
 from gossamer.training import schedules
@@ -61,6 +61,7 @@ def build_model(recipe: Recipe, data: DataSet) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "model"))
         if is_reference(recipe.model.name):
+            _refuse_normalisation(recipe)
             return build_foreign_model(recipe.model.name, options)
         if recipe.model.name in MODELS:
             options = {**_fitting(data), **_normalisation(recipe), **options}
@@ -102,12 +103,35 @@ def build_training_attack(recipe: Recipe, objective: Objective) -> Attack | None
     return attack if attack is None else adjust(attack, **spec.options)
 
 
+def build_evaluation_attacks(spec: Evaluation, threat: ThreatModel) -> list[Attack]:
+    """Return the attacks of an evaluation, one for each radius."""
+    threats = [ThreatModel(threat.norm, eps) for eps in spec.eps or (threat.eps,)]
+    return [build_attack(spec.attack, each, **spec.options) for each in threats]
+
+
+def check(recipe: Recipe) -> None:
+    """Raise ConfigError for what cannot be, as far as a recipe tells it without its data."""
+    _build_method_and_base(recipe)
+    _check_selection(recipe)
+    threat = build_threat(recipe)
+    for probe in recipe.training.probes:
+        _build_probe_attacks(probe, threat)
+    for spec in recipe.evaluation:
+        build_evaluation_attacks(spec, threat)
+
+
 def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
     """Return the phases of a recipe; raises ConfigError for what cannot be, before anything starts."""
+    method, base = _build_method_and_base(recipe)
+    _check_selection(recipe)
+    return method.phases(replace(base, probes=_probes(recipe, parts)), recipe.model.name)
+
+
+def _build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
+    """Return the method of a recipe and the phase it starts from, without the probes, which need data."""
     method = build_method(recipe.method.name, **recipe.method.options)
     objective = build_objective(recipe.objective.name, **recipe.objective.options)
     spec = recipe.training
-    _check_selection(recipe)
     base = Phase(
         name="train",
         epochs=spec.epochs,
@@ -121,11 +145,10 @@ def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
         schedule=schedules.build(spec.schedule.name, **spec.schedule.options),
         clip=spec.clip,
         average=_average(spec.average),
-        probes=_probes(recipe, parts),
         monitors=_monitors(recipe),
         select=spec.select,
     )
-    return method.phases(base, recipe.model.name)
+    return method, base
 
 
 def _fitting(data: DataSet) -> dict[str, object]:
@@ -154,11 +177,20 @@ def _normalisation(recipe: Recipe) -> dict[str, object]:
     return {"mean": source.mean, "std": source.std}
 
 
+def _refuse_normalisation(recipe: Recipe) -> None:
+    if recipe.model.normalize:
+        raise ConfigError(
+            "model.normalize",
+            expected="a network of Gossamer's own",
+            got=recipe.model.name,
+            remedy="leave it out, and normalise inside your own model",
+        )
+
+
 def _optimizer(spec: Optimizer, method: Method, objective: str) -> OptimizerSpec:
-    said = spec.model_dump(exclude_none=True)
-    if "kind" in said:
-        return OptimizerSpec(**said)
-    return replace(method.default_optimizer(objective), **said)
+    said, published = spec.model_dump(exclude_none=True), method.default_optimizer(objective)
+    # The published rates belong to the published kind; another kind starts from its own.
+    return replace(published if spec.kind in (None, published.kind) else OptimizerSpec(), **said)
 
 
 def _average(spec: AverageFields | None) -> AverageSpec | None:
@@ -179,9 +211,12 @@ def _probes(recipe: Recipe, parts: Parts) -> tuple[Probe, ...]:
                 remedy="set data.split.held_out: 0.02, or measure on another part",
             )
         chosen, _ = select_samples(data, spec.n)
-        attacks = {name: build_attack(name, threat) for name in spec.attacks}
-        probes.append(Probe(spec.part, chosen, attacks, spec.every))
+        probes.append(Probe(spec.part, chosen, _build_probe_attacks(spec, threat), spec.every))
     return tuple(probes)
+
+
+def _build_probe_attacks(spec: ProbeFields, threat: ThreatModel) -> dict[str, Attack]:
+    return {name: build_attack(name, threat) for name in spec.attacks}
 
 
 def _monitors(recipe: Recipe) -> Any:
@@ -193,16 +228,17 @@ def _monitors(recipe: Recipe) -> Any:
 
 def _check_selection(recipe: Recipe) -> None:
     """Refuse to choose a checkpoint by what must not choose it, or by what nothing measures."""
-    metrics = {f"{probe.part}/{name}" for probe in recipe.training.probes for name in ("clean", *probe.attacks)}
+    probed = {f"{probe.part}/{name}" for probe in recipe.training.probes for name in ("clean", *probe.attacks)}
+    metrics = {"clean_accuracy", "robust_accuracy", *probed}
     stop = recipe.training.early_stop
     asked = {"training.select": recipe.training.select, "training.early_stop.metric": stop.metric if stop else None}
     for field, metric in asked.items():
         if metric is None:
             continue
-        if metric not in metrics and "/" in metric:
+        if metric not in metrics:
             raise ConfigError(
                 field,
-                expected=f"a measured metric ({', '.join(sorted(metrics)) or 'none is measured'})",
+                expected=f"a measured accuracy ({', '.join(sorted(metrics))})",
                 got=metric,
                 remedy="add a probe under training.probes that measures it",
             )

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -39,15 +40,13 @@ def validate(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe of these values; raises ConfigError for the first field that cannot be."""
     try:
         return Recipe.model_validate(values)
-    except GossamerError:
-        raise
     except ValidationError as error:
         raise _config_error(error) from error
 
 
 def to_yaml(recipe: Recipe) -> str:
     """Return a recipe with every value written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def run_name(recipe: Recipe) -> str:
@@ -60,6 +59,24 @@ def run_name(recipe: Recipe) -> str:
     return f"{recipe.name.replace('/', '-')}-seed{recipe.seed}-{digest}"
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-6 is a number, as YAML 1.2 has it; YAML 1.1 reads a text there."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """What `_Loader` reads back: it quotes a text such as 1e-6."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+
+
+def _parsed(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def _shipped() -> list[str]:
     root = Path(str(files("gossamer") / "recipes"))
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
@@ -70,7 +87,11 @@ def _read(source: str) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         path = _shipped_path(source)
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = _parsed(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"recipe {source}", expected="text in UTF-8", got=str(error), remedy="save the file in UTF-8"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"recipe {source}", expected="a readable file", got=error.strerror, remedy="check the path"
@@ -110,7 +131,7 @@ def _with_setting(values: dict[str, Any], setting: str) -> dict[str, Any]:
             "--set", expected="field.subfield=value", got=repr(setting), remedy="write --set training.epochs=5, say"
         )
     try:
-        value = yaml.safe_load(text)
+        value = _parsed(text)
     except yaml.YAMLError as error:
         raise ConfigError("--set", expected="a YAML value", got=repr(text), remedy="quote it") from error
     return _with_value(values, path.split("."), value)
@@ -130,6 +151,9 @@ def _with_value(values: Mapping[str, Any], path: list[str], value: object) -> di
 def _config_error(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "recipe"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, GossamerError):
+        return ConfigError(field, expected=cause.expected, got=cause.got, remedy=cause.remedy)
     if first["type"] == "missing":
         return ConfigError(field, expected="a value", got="nothing", remedy=f"add {field} to the recipe")
     if first["type"] == "extra_forbidden":

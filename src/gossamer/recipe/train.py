@@ -1,5 +1,7 @@
 """Train a recipe: run folder, phases, evaluations, pictures; begun, resumed or found done."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
-from gossamer.recipe.build import build_model, build_phases
+from gossamer.recipe.build import build_evaluation_attacks, build_model, build_phases, check
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
-from gossamer.recipe.open import OpenRun, open_run
+from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Evaluation, Recipe
 from gossamer.runs import RunFolder, atomic, lock, panel, records
 from gossamer.runs.environment import environment
@@ -43,6 +45,7 @@ def train(
     stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+    check(chosen)
     machine = chosen.machine
     where = place(
         machine.device,
@@ -55,6 +58,7 @@ def train(
     shown = progress or Silent()
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases = build_phases(chosen, prepared.parts)
+    build_model(chosen, prepared.parts.train)
     folder = _folder(path, chosen)
     with lock.writer(folder), shown:
         about = environment(where.device, precision=machine.precision, compiled=machine.compile)
@@ -72,9 +76,8 @@ def train(
             scalars=Scalars(folder.path / "tensorboard") if machine.tensorboard else None,
         )
         run_phases(phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift)
-        run = open_run(path, data_dir)
-        _judge(run, where, shown)
-    return run
+        _judge(prepared, where, shown)
+    return prepared
 
 
 def _folder(path: Path, recipe: Recipe) -> RunFolder:
@@ -115,8 +118,13 @@ def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
 
 
 def result_name(spec: Evaluation, threat: ThreatModel) -> str:
-    """Return the file name of an evaluation that a recipe asks for: attack, norm and radii."""
-    return _file_name(spec.attack, threat.norm, spec.eps or (threat.eps,))
+    """Return the file name of an evaluation that a recipe asks for: attack, norm, radii, n, a hash of the rest."""
+    radii = spec.eps or (threat.eps,)
+    name = _file_name(spec.attack, threat.norm, radii) + (f"-n{spec.n}" if spec.n is not None else "")
+    rest = {**spec.options, **({"eps": radii[1:-1]} if len(radii) > 2 else {})}
+    if not rest:
+        return name
+    return f"{name}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def evaluation_name(measured: Measured) -> str:
@@ -134,11 +142,10 @@ def _file_name(attack: str, norm: str, radii: Sequence[float]) -> str:
 
 def evaluate_spec(run: OpenRun, model: torch.nn.Module, spec: Evaluation) -> Measured:
     """Return the evaluation of a run's network that a recipe asks for, on the test part."""
-    threats = [ThreatModel(run.threat.norm, eps) for eps in spec.eps or (run.threat.eps,)]
     return evaluate(
         model,
         run.parts.test,
-        [build_attack(spec.attack, threat, **spec.options) for threat in threats],
+        build_evaluation_attacks(spec, run.threat),
         n=spec.n,
         batch_size=spec.batch_size,
         seed=run.recipe.seed,

@@ -30,6 +30,13 @@ class RunFolder:
                 got="a folder that holds a run",
                 remedy="resume that run, or name another folder",
             )
+        if run.last.exists():
+            raise RunError(
+                f"run folder {run.path}",
+                expected="a new or empty folder",
+                got="checkpoints without the recipe they belong to",
+                remedy="put recipe.yaml back, or name another folder",
+            )
         if run.path.exists() and not run.path.is_dir():
             raise RunError(
                 f"run folder {run.path}",

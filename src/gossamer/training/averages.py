@@ -84,8 +84,16 @@ class Average:
             self._weights = {name: value.detach().clone() for name, value in current.items()}
         else:
             for name, value in current.items():
-                self._weights[name].lerp_(value.detach(), share)
+                average = self._weights[name] = _placed_like(self._weights[name], value)
+                average.lerp_(value.detach(), share)
         self._count += 1
+
+
+def _placed_like(stored: Tensor, tensor: Tensor) -> Tensor:
+    """Return what a checkpoint stored on the device and in the memory format of a tensor: both decide bits."""
+    if stored.device == tensor.device and stored.stride() == tensor.stride():
+        return stored
+    return torch.empty_like(tensor).copy_(stored)
 
 
 def effective_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -105,14 +113,17 @@ def effective_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def estimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set batch-norm statistics to their mean over the batches, as SWA asks (Izmailov et al., 2018)."""
+    """Set batch-norm statistics to their mean over the batches, weighted by size (Izmailov et al., UAI 2018)."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
         norm.train()
+    seen = 0
     for x in batches:
+        seen += x.shape[0]
+        for norm in norms:
+            norm.momentum = x.shape[0] / seen
         model(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -87,7 +87,8 @@ class Training:
         if self.average:
             self.average.load_state_dict(_part(tensors, "average"))
         self.totals.load_state_dict(_part(tensors, "totals"))
-        self.state.update(_part(tensors, "state"))
+        device = _parameters(self.optimizer)[0].device
+        self.state.update({name: value.to(device) for name, value in _part(tensors, "state").items()})
         self.epoch, self.index, self.step = meta["epoch"], meta["index"], meta["step"]
         self.seconds, self.epoch_seconds = meta["seconds"], meta["epoch_seconds"]
         self.rate, self.verdict = meta["rate"], Verdict(**meta["verdict"])

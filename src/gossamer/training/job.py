@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -90,6 +90,12 @@ class Job:
                 seconds_trained=training.seconds,
             ),
         )
+
+    def report_done(self) -> None:
+        """Write that the run is trained to its end, where that is not written yet."""
+        seen = status.read(self.run)
+        if seen is not None and seen.state != "done":
+            status.write(self.run, replace(seen, state="done", message="", updated=now()))
 
 
 def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool) -> Checkpoint | None:

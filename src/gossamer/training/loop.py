@@ -74,6 +74,8 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
         _end_epoch(phase, training, job, steps)
         job.save_if_due(phase, training)
     job.save(phase, training)
+    if watch.signal is not None:
+        raise Interrupted(watch.signal)
 
 
 def count_steps(phase: Phase, data: DataSet) -> int:

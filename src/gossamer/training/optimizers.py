@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from gossamer.errors import ConfigError
+
 Kind = Literal["sgd", "sgdw", "decay-first-sgd"]
 
 
@@ -65,7 +67,7 @@ class OptimizerSpec:
 
     kind: `sgd` adds decay to the gradient (torch's SGD); `sgdw` shrinks weights by lr * weight_decay first;
     `decay-first-sgd` shrinks by weight_decay itself, as published for BCS, and its
-    decay moves with the learning rate.
+    decay moves with the learning rate. nesterov: of `sgd` alone. Raises ConfigError.
     """
 
     kind: Kind = "sgd"
@@ -73,6 +75,15 @@ class OptimizerSpec:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
+            raise ConfigError(
+                "training.optimizer.nesterov",
+                expected="kind sgd with momentum above 0",
+                got=f"kind {self.kind} with momentum {self.momentum}",
+                remedy="leave nesterov out, or choose kind: sgd",
+            )
 
     def build(self, model: nn.Module) -> Optimizer:
         """Return the optimiser over every trainable parameter of the model."""

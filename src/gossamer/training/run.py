@@ -1,6 +1,7 @@
 """One run: its phases in order, each begun, resumed or skipped as the run folder says."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ def run_phases(
     back to it, otherwise its end.
     """
     if job.run.state(FINAL).exists():
+        job.report_done()
         return
     checkpoint = resumable(job.run, job.identity, allow_drift=allow_drift)
     if checkpoint is not None and checkpoint.warning:
@@ -37,6 +39,7 @@ def run_phases(
         states.update(_stored(phase, job))
         job.offset += phase.epochs * count_steps(phase, job.data)
     atomic.write_safetensors(job.run.state(FINAL), states[f"{phases[-1].name}.end"])
+    job.report_done()
 
 
 def _train(
@@ -58,10 +61,11 @@ def _train(
         job.report("interrupted", phase, training, str(error))
         raise
     except GossamerError as error:
-        job.report("failed", phase, training, str(error))
+        # A full disk refuses the status too; what is told is the first refusal.
+        with suppress(GossamerError):
+            job.report("failed", phase, training, str(error))
         raise
     _store_end(phase, training, job)
-    job.report("done", phase, training)
 
 
 def _store_end(phase: Phase, training: Training, job: Job) -> None:

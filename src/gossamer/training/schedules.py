@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gossamer.errors import ConfigError
+from gossamer.training.options import construct
 
 
 class Schedule(Protocol):
@@ -112,10 +113,13 @@ def build(name: str, *, warmup_epochs: float = 0.0, **options: Any) -> Schedule:
             got=name,
             remedy="choose a schedule from the list",
         )
-    try:
-        schedule = SCHEDULES[name](**options)
-    except TypeError as error:
-        raise ConfigError(
-            f"training.schedule ({name})", expected="its own options", got=options, remedy=str(error)
-        ) from error
-    return Warmup(epochs=warmup_epochs, then=schedule) if warmup_epochs > 0 else schedule
+    schedule = construct(SCHEDULES[name], options, "training.schedule")
+    return schedule if warmup_epochs == 0 else Warmup(epochs=_checked_epochs(warmup_epochs), then=schedule)
+
+
+def _checked_epochs(epochs: object) -> float:
+    if isinstance(epochs, int | float) and not isinstance(epochs, bool) and 0.0 < epochs < math.inf:
+        return epochs
+    raise ConfigError(
+        "training.schedule.warmup_epochs", expected="a number of epochs >= 0", got=repr(epochs), remedy="write 5, say"
+    )
