@@ -38,6 +38,7 @@ Seconds = dict[str, list[float]]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure each network, write results/adversarial-step-NETWORK.json and print its path."""
     options = _options(arguments)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # ART draws a progress bar for every batch.
     torch.set_num_threads(options.threads)
     for network in options.networks:
         setting = Setting(network=network, batch=options.batch, steps=options.steps, threads=options.threads)

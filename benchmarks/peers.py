@@ -97,7 +97,7 @@ def art_trainer(model: nn.Module, setting: Setting) -> Contestant:
         trainer.fit(x.numpy(), _one_hot(y), batch_size=setting.batch, nb_epochs=1)
 
     def all_gradients(x: Tensor, y: Tensor) -> None:
-        classifier.loss_gradient(x, y)
+        classifier.loss_gradient(x, torch.from_numpy(_one_hot(y)))
 
     def forward(x: Tensor, y: Tensor) -> None:
         classifier.predict(x.numpy(), batch_size=setting.batch)

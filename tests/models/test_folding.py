@@ -298,6 +298,7 @@ def test_a_changed_network_is_noticed():
         surrogate.refresh(model)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_network_may_be_compiled_after_it_was_traced():
     model = build("digits-cnn")
     surrogate = made(model)

@@ -22,7 +22,7 @@ WATCHED: dict[str, Any] = {
         "clip": 1.0,
     },
 }
-SWA: dict[str, Any] = {"method": MAGNITUDE, "training": {"epochs": 2, "average": {"kind": "swa", "start": 1}}}
+SWA: dict[str, Any] = {"method": MAGNITUDE, "training": {"epochs": 2, "average": {"kind": "swa"}}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "bcs": recipe(objective={"name": "trades"}),
     "magnitude": recipe(method=MAGNITUDE),

@@ -25,6 +25,7 @@ def run_phases(
     What ships is the last phase's average where it has one, its best state where it selects one or a monitor went
     back to it, otherwise its end.
     """
+    _remove_leftovers(job)
     if job.run.state(FINAL).exists():
         job.report_done()
         return
@@ -40,6 +41,12 @@ def run_phases(
         job.offset += phase.epochs * count_steps(phase, job.data)
     atomic.write_safetensors(job.run.state(FINAL), states[f"{phases[-1].name}.end"])
     job.report_done()
+
+
+def _remove_leftovers(job: Job) -> None:
+    for path in job.run.states.glob("*"):
+        if atomic.is_temporary(path):
+            path.unlink(missing_ok=True)
 
 
 def _train(
