@@ -12,16 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Any
+
+import torch
+from torch import Tensor
 
 import contestants
 import record
-import torch
 from agreement import agreement
 from contestants import CONTESTANTS, Contestant, Part, Setting
-from torch import Tensor
 
 GOALS = {"gossamer": 1.3, "gossamer-compiled": 1.5, "gossamer-train": 1.0}
 NETWORKS = ("resnet18", "resnet20")
@@ -38,7 +39,6 @@ Seconds = dict[str, list[float]]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure each network, write results/adversarial-step-NETWORK.json and print its path."""
     options = _options(arguments)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # ART draws a progress bar for every batch.
     torch.set_num_threads(options.threads)
     for network in options.networks:
         setting = Setting(network=network, batch=options.batch, steps=options.steps, threads=options.threads)
@@ -57,7 +57,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--batch", type=int, default=128, help="images a step (default 128)")
     parser.add_argument("--steps", type=int, default=10, help="steps of PGD (default 10)")
-    parser.add_argument("--check-batch", type=int, default=32, help="images for the check of agreement (default 32)")
+    parser.add_argument("--check-batch", type=int, default=16, help="images for the check of agreement (default 16)")
     parser.add_argument("--threads", type=int, default=record.cores(), help="default: every core")
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder of the JSON files")
     parser.add_argument("--peak", choices=list(CONTESTANTS), help="take one step, print this process's peak memory")
@@ -66,7 +66,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(setting: Setting, names: Sequence[str], rounds: int, check_batch: int) -> record.Result:
     """Return everything that is measured of one network."""
-    agreed = agreement(names, Setting(**{**vars(setting), "batch": check_batch, "random_start": False}))
+    agreed = agreement(names, replace(setting, batch=check_batch, random_start=False))
     weights = contestants.initial_weights(setting)
     taking_part = {name: contestants.make(name, weights, setting) for name in names}
     x, y = contestants.images(setting.batch)
@@ -87,7 +87,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, check_batch: in
             _agreement_table(agreed),
         ],
         details={
-            "setting": vars(setting),
+            "setting": asdict(setting),
             "contestants": {name: CONTESTANTS[name].summary for name in names},
             "seconds": steps,
             "part_seconds": parts,
@@ -156,11 +156,7 @@ def ratios(steps: Seconds) -> dict[str, dict[str, Any]]:
     for name in steps:
         if not name.startswith("gossamer"):
             continue
-        peers = [
-            peer
-            for peer in steps
-            if CONTESTANTS[peer].peer and CONTESTANTS[peer].mode == CONTESTANTS[name].mode
-        ]
+        peers = [peer for peer in steps if CONTESTANTS[peer].peer and CONTESTANTS[peer].mode == CONTESTANTS[name].mode]
         if not peers:
             continue
         fastest = min(peers, key=lambda peer: statistics.median(steps[peer]))
@@ -188,17 +184,23 @@ def explain(
 
 
 def peak_memory(name: str, setting: Setting) -> dict[str, float]:
-    """Return this process's peak resident memory in MiB, before the contestant was made and after one step."""
-    weights = contestants.initial_weights(Setting(**{**vars(setting), "batch": 2}))
+    """Return this process's peak resident memory in MiB, before and after its first step (compiling included)."""
+    one = contestants.make(name, contestants.initial_weights(replace(setting, batch=2)), setting)
     x, y = contestants.images(setting.batch)
-    before = getrusage(RUSAGE_SELF).ru_maxrss / 1024
-    contestants.make(name, weights, setting).step(x, y)
-    return {"before": before, "peak": getrusage(RUSAGE_SELF).ru_maxrss / 1024}
+    before = _peak_mib()
+    one.step(x, y)
+    return {"before": before, "peak": _peak_mib()}
+
+
+def _peak_mib() -> float:
+    # Not `getrusage`: a child's ru_maxrss starts at what its parent held when it forked.
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def _in_fresh_process(name: str, setting: Setting) -> dict[str, float]:
     command = [sys.executable, __file__, "--peak", name, "--networks", setting.network]
-    numbers = [f"--{key}={value}" for key, value in vars(setting).items() if key in ("batch", "steps", "threads")]
+    numbers = [f"--{key}={value}" for key, value in asdict(setting).items() if key in ("batch", "steps", "threads")]
     done = subprocess.run([*command, *numbers], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -276,10 +278,18 @@ def _explained_table(explained: Mapping[str, Any], predicted: Mapping[str, Any])
 
 
 def _agreement_table(agreed: Mapping[str, Mapping[str, Any]]) -> record.Table:
-    columns = ("with", "adversarial_loss", "robust_accuracy", "equal_pixels", "weights_relative", "agrees")
+    columns = {
+        "with": "Beside",
+        "adversarial_loss": "Adversarial loss",
+        "robust_accuracy": "Accuracy",
+        "equal_pixels": "Equal pixels",
+        "weights_float32": "Weights apart, float32",
+        "weights_float64": "float64",
+        "agrees": "Agrees",
+    }
     return record.Table(
-        caption="The same numbers? From a shared start without a random one: attack, then one update of the weights",
-        columns=["Contestant", "Beside", "Adversarial loss", "Accuracy", "Equal pixels", "Weights apart", "Agrees"],
+        caption="The same numbers? From shared weights, without random starts: one attack, then one step",
+        columns=["Contestant", *columns.values()],
         rows=[[name, *(value[column] for column in columns)] for name, value in agreed.items()],
     )
 

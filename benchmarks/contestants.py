@@ -50,13 +50,14 @@ class Entry:
     """One contestant by name. make: "module:function"; peer: stands for another library as its documentation shows it.
 
     mode: what batch norm does under attack, eval or train, since only equal modes compare; tuned: a peer's loop
-    with our memory format, shown beside the others but not what ratios are taken to.
+    with our memory format, shown beside the others but not what ratios are taken to; double: computes in float64 too.
     """
 
     make: str
     mode: str
     peer: bool = False
     tuned: bool = False
+    double: bool = True
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     summary: str = ""
 
@@ -66,7 +67,11 @@ CONTESTANTS: Mapping[str, Entry] = {
         make="peers:torchattacks_loop", mode="eval", peer=True, summary="a plain loop around torchattacks.PGD"
     ),
     "art": Entry(
-        make="peers:art_trainer", mode="eval", peer=True, summary="ART's AdversarialTrainer(ratio=1.0) on one batch"
+        make="peers:art_trainer",
+        mode="eval",
+        peer=True,
+        double=False,
+        summary="ART's AdversarialTrainer(ratio=1.0) on one batch",
     ),
     "torchattacks-channels-last": Entry(
         make="peers:torchattacks_loop",
@@ -101,8 +106,8 @@ def make(name: str, weights: Mapping[str, Tensor], setting: Setting) -> Contesta
 
 
 def network(weights: Mapping[str, Tensor], setting: Setting) -> nn.Module:
-    """Return a fresh network with the given weights, in training mode."""
-    model = build(setting.network, num_classes=CLASSES)
+    """Return a fresh network with the given weights, in their precision and in training mode."""
+    model = build(setting.network, num_classes=CLASSES).to(weights["fc.weight"].dtype)
     model.load_state_dict(dict(weights))
     return model.train()
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import record
-
 from gossamer.runs import RunFolder
 from gossamer.runs.results import Evaluation, evaluation_files, read_evaluation
 

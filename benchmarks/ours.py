@@ -4,9 +4,9 @@ import itertools
 from dataclasses import replace
 
 import torch
-from contestants import EPS, LEARNING_RATE, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Contestant, Part, Setting
 from torch import Tensor, nn
 
+from contestants import EPS, LEARNING_RATE, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Contestant, Part, Setting
 from gossamer.attacks.crafting import BatchNormMode, crafting
 from gossamer.attacks.goals import Goal, input_gradient
 from gossamer.attacks.pgd import PGD

@@ -8,10 +8,10 @@ import torchattacks
 from art.attacks.evasion import ProjectedGradientDescentPyTorch
 from art.defences.trainer import AdversarialTrainer
 from art.estimators.classification import PyTorchClassifier
-from contestants import CLASSES, EPS, LEARNING_RATE, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Contestant, Part, Setting
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from contestants import CLASSES, EPS, LEARNING_RATE, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Contestant, Part, Setting
 
 
 def torchattacks_loop(
@@ -21,14 +21,15 @@ def torchattacks_loop(
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer, criterion = _sgd(model), nn.CrossEntropyLoss()
-    attack = torchattacks.PGD(
-        model, eps=EPS, alpha=STEP_SIZE, steps=setting.steps, random_start=setting.random_start
-    )
+    attack = torchattacks.PGD(model, eps=EPS, alpha=STEP_SIZE, steps=setting.steps, random_start=setting.random_start)
     if train_mode:
         attack.set_model_training_mode(model_training=True, batchnorm_training=True)
 
+    def laid_out(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
     def craft(x: Tensor, y: Tensor) -> Tensor:
-        return attack(x.contiguous(memory_format=torch.channels_last) if channels_last else x, y)
+        return attack(laid_out(x), y)
 
     def step(x: Tensor, y: Tensor) -> None:
         x_adv = craft(x, y)
@@ -36,9 +37,6 @@ def torchattacks_loop(
         optimizer.zero_grad()
         criterion(model(x_adv), y).backward()
         optimizer.step()
-
-    def laid_out(x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
     def input_gradient(x: Tensor, y: Tensor) -> None:
         model.train(train_mode)
@@ -99,9 +97,6 @@ def art_trainer(model: nn.Module, setting: Setting) -> Contestant:
     def all_gradients(x: Tensor, y: Tensor) -> None:
         classifier.loss_gradient(x, torch.from_numpy(_one_hot(y)))
 
-    def forward(x: Tensor, y: Tensor) -> None:
-        classifier.predict(x.numpy(), batch_size=setting.batch)
-
     def forward_backward(x: Tensor, y: Tensor) -> None:
         model.train()
         optimizer.zero_grad()
@@ -113,7 +108,7 @@ def art_trainer(model: nn.Module, setting: Setting) -> Contestant:
         step=step,
         parts={
             "all gradients": Part(count=setting.steps, work=all_gradients),
-            "forward": Part(count=2, work=forward),
+            "forward": Part(count=2, work=lambda x, _y: classifier.predict(x.numpy(), batch_size=setting.batch)),
             "loss forward and backward": Part(count=1, work=forward_backward),
             "optimiser": Part(count=1, work=lambda _x, _y: optimizer.step()),
         },

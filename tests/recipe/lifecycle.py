@@ -1,4 +1,4 @@
-"""Runs trained in processes of their own, which end at a chosen event, at a chosen time, or not before they are done."""
+"""Runs trained in processes of their own, killed at a chosen change of the disk or by their parent."""
 
 import json
 import multiprocessing

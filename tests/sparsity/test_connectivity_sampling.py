@@ -28,7 +28,9 @@ def put(model: nn.Module, *, theta: list[float], sign: list[float]) -> Tensor:
     return parametrization.original
 
 
-def take_step(model: nn.Module, sampling: object, optimizer: torch.optim.Optimizer, loss: Tensor, step: int = 0) -> None:
+def take_step(
+    model: nn.Module, sampling: object, optimizer: torch.optim.Optimizer, loss: Tensor, step: int = 0
+) -> None:
     optimizer.zero_grad()
     loss.backward()
     sampling.before_step(step, optimizer)  # type: ignore[attr-defined]
@@ -124,7 +126,9 @@ def test_many_steps_agree_with_an_implementation_of_its_own(memory_format: torch
     model.to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = DecayFirstSGD(model.parameters(), lr=0.1, weight_decay=0.02)
     layers = [
-        reference.Weights(target.parameter.detach().numpy().copy(), target.module.parametrizations["weight"][0].sign.numpy())  # type: ignore[index,union-attr]
+        reference.Weights(
+            target.parameter.detach().numpy().copy(), target.module.parametrizations["weight"][0].sign.numpy()
+        )  # type: ignore[index,union-attr]
         for target in targets(model)
     ]
     quiet = [np.zeros_like(layer.theta) for layer in layers]
@@ -277,7 +281,7 @@ def test_an_initial_surplus_only_shrinks_by_attrition_unless_strict() -> None:
 
 
 def test_strict_mode_trims_what_revived_itself_when_it_finalises() -> None:
-    model, sampling, optimizer, theta = four_weights(density=0.25, strict=True)
+    model, sampling, optimizer, _ = four_weights(density=0.25, strict=True)
     take_step(model, sampling, optimizer, (model.weight * SLOPES).sum())
     assert sampling.active == 2
     shipped = sampling.finalize(model)

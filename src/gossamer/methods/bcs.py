@@ -28,7 +28,6 @@ INITIAL: Mapping[str, Mapping[str, float]] = {
     "wideresnet20": _RESNET,
     "preact-resnet18": _RESNET,
     "mobilenetv2": _ENDS,
-    "digits-cnn": _ENDS,
 }
 
 _DECAY = {"natural": 1e-4, "adversarial": 1e-3, "mixed-batch": 1e-3, "trades": 5e-4, "mart": 5e-4}

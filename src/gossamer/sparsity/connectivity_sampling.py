@@ -83,13 +83,30 @@ class ConnectivitySampling:
         self._draws = draws
         sizes = {layer.name: layer.size for layer in self._layers}
         self.budget = total_budget(sizes, self.density)
-        counts = self._initial_counts(sizes)
+        counts = self.initial_counts(sizes)
         for layer in self._layers:
             sign = self._draw_sign(layer)
             theta = self._draw_theta(layer, counts[layer.name])
             parametrize.register_parametrization(layer.module, "weight", Signed(sign))
             with torch.no_grad():
                 layer.parameter.copy_(theta)
+
+    def initial_counts(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return how many weights each layer starts with; sizes: of every layer, by name. Raises ConfigError."""
+        unmatched = [pattern for pattern in self._initial if not any(fnmatchcase(name, pattern) for name in sizes)]
+        if unmatched:
+            raise ConfigError(
+                "method.initial",
+                expected="patterns that match layer names",
+                got=", ".join(unmatched),
+                remedy=f"the layers are {', '.join(sizes)}",
+            )
+        counts = {name: int(self._initial_share(name) * size) for name, size in sizes.items()}
+        total = sum(counts.values())
+        budget = total_budget(sizes, self.density)
+        if not self._strict or total <= budget:
+            return counts
+        return {name: count * budget // total for name, count in counts.items()}
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Return None: the prior acts through weight decay."""
@@ -140,21 +157,6 @@ class ConnectivitySampling:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the counters back."""
         self._counts = {name: float(value) for name, value in state.items()}
-
-    def _initial_counts(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        unmatched = [pattern for pattern in self._initial if not any(fnmatchcase(name, pattern) for name in sizes)]
-        if unmatched:
-            raise ConfigError(
-                "method.initial",
-                expected="patterns that match layer names",
-                got=", ".join(unmatched),
-                remedy=f"the layers are {', '.join(sizes)}",
-            )
-        counts = {name: int(self._initial_share(name) * size) for name, size in sizes.items()}
-        total = sum(counts.values())
-        if not self._strict or total <= self.budget:
-            return counts
-        return {name: int(count * self.budget / total) for name, count in counts.items()}
 
     def _initial_share(self, name: str) -> float:
         for pattern, share in self._initial.items():

@@ -100,7 +100,7 @@ class HardMask(NoSparsifier):
         for layer in self._layers:
             gradient = layer.parameter.grad
             if gradient is not None:
-                gradient.mul_(self._masks[layer.name])
+                _drop(gradient, self._masks[layer.name])
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Zero dropped weights and their momentum."""
@@ -108,7 +108,7 @@ class HardMask(NoSparsifier):
         for layer in self._layers:
             for value in optimizer.state.get(layer.parameter, {}).values():
                 if isinstance(value, Tensor) and value.shape == layer.parameter.shape:
-                    value.mul_(self._masks[layer.name])
+                    _drop(value, self._masks[layer.name])
 
     def masks(self) -> Masks:
         """Return the fixed masks."""
@@ -131,4 +131,9 @@ class HardMask(NoSparsifier):
         with torch.no_grad():
             for layer in self._layers:
                 mask = self._masks[layer.name] = self._masks[layer.name].to(layer.parameter.device)
-                layer.parameter.mul_(mask)
+                _drop(layer.parameter, mask)
+
+
+def _drop(values: Tensor, mask: Tensor) -> None:
+    # Filled, not multiplied: an infinite gradient times 0 is not a number, and a negative weight times 0 is -0.0.
+    values.masked_fill_(~mask, 0.0)

@@ -220,7 +220,7 @@ def _refuse_infinite(total: Tensor, phase: Phase, training: Training) -> None:
     raise RunError(
         f"loss of {phase.name}, epoch {training.epoch + 1}, step {training.index + 1}",
         expected="a finite number",
-        got=float(total),
+        got=float(total.detach()),
         remedy="lower training.optimizer.lr, clip the gradient (training.clip) or warm up; the last good checkpoint "
         "is kept",
     )

@@ -1,5 +1,6 @@
 """What watches training: probes that measure the network on a split, monitors that decide whether to go on."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -8,7 +9,10 @@ from torch import nn
 
 from gossamer.data.dataset import DataSet
 from gossamer.errors import ConfigError
+from gossamer.evaluation.batches import Batches, default_batch_size
 from gossamer.evaluation.evaluate import evaluate
+from gossamer.evaluation.outcomes import Bench, share
+from gossamer.evaluation.subject import Subject, at_rest, place_of
 from gossamer.types import Attack
 
 Metrics: TypeAlias = Mapping[str, float | None]
@@ -28,9 +32,20 @@ class Probe:
         names = [f"{self.part}/clean", *(f"{self.part}/{name}" for name in self.attacks)]
         if (epoch + 1) % self.every and not last:
             return dict.fromkeys(names)
+        if not self.attacks:
+            return {names[0]: _clean_accuracy(model, self.data, seed)}
         seen = evaluate(model, self.data, dict(self.attacks), seed=seed)
         values = [seen.clean_accuracy, *(result.robust_accuracy for result in seen.attacks)]
         return dict(zip(names, values, strict=True))
+
+
+def _clean_accuracy(model: nn.Module, data: DataSet, seed: int) -> float:
+    place = place_of(model)
+    batches = Batches(default_batch_size(math.prod(data.image_shape), place))
+    with at_rest(model) as resting:
+        subject = Subject(model=resting, surrogate=None, device=place)
+        predictions = Bench(subject, data, batches, seed, None).clean()
+    return share(predictions == data.labels.cpu())
 
 
 @dataclass(frozen=True)
