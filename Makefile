@@ -4,8 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ENV := $(VENV)/.installed
 DEMO := runs/demo
+# The peers that benchmarks compare with never enter the project's own environment.
+BENCH := .venv-bench
+BENCH_ENV := $(BENCH)/.installed
 
-.PHONY: demo env test test-long check lint types format
+.PHONY: demo env test test-long check lint types format bench bench-env
 
 demo: $(ENV)
 	$(BIN)/gossamer train dense/digits-natural --out $(DEMO)/natural
@@ -39,3 +42,17 @@ types: $(ENV)
 format: $(ENV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-env: $(BENCH_ENV)
+
+$(BENCH_ENV): pyproject.toml constraints.txt benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt \
+		-e . torchattacks adversarial-robustness-toolbox
+	@touch $@
+
+bench: $(ENV) $(BENCH_ENV)
+	TQDM_DISABLE=1 $(BENCH)/bin/python benchmarks/adversarial_step.py
+	$(BENCH)/bin/python benchmarks/import_time.py
+	$(BENCH)/bin/python benchmarks/demo.py
+	$(BENCH)/bin/python benchmarks/tables.py

@@ -33,7 +33,8 @@ def filled() -> Totals:
         ),
         batch([0, 1, 2, 1], [True, True, False, True]),
     )
-    totals.add(Loss(total=torch.tensor(5.0), parts={"natural": torch.tensor(3.0), "adversarial": torch.tensor(2.0)}), batch([1, 1]))
+    parts = {"natural": torch.tensor(3.0), "adversarial": torch.tensor(2.0)}
+    totals.add(Loss(total=torch.tensor(5.0), parts=parts), batch([1, 1]))
     return totals
 
 

@@ -55,6 +55,8 @@ def run_name(recipe: Recipe) -> str:
     Fields added later, with defaults, do not change it.
     """
     said = recipe.model_dump(mode="json", exclude=_UNNAMED, exclude_defaults=True)  # pyright: ignore[reportArgumentType]
+    if not said.get("machine"):
+        said.pop("machine", None)  # only what does not count was said of it
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
     return f"{recipe.name.replace('/', '-')}-seed{recipe.seed}-{digest}"
 

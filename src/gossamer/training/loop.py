@@ -63,7 +63,7 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
             training.rate = phase.optimizer.set_rates(training.optimizer, factor)
             with _failures_told(phase, training):
                 batch = make_batch(data, positions, phase.augmentation, here, job.place.device)
-                _step(phase, training, batch, crafter=crafter, network=network, place=job.place, draws=here)
+                train_step(phase, training, batch, crafter=crafter, network=network, place=job.place, draws=here)
             training.advance(time.monotonic() - began)
             _show(phase, training, job, steps)
             if watch.signal is not None:
@@ -90,7 +90,7 @@ def finalised(training: Training, job: Job) -> Finalised:
     return training.average.finalise(training.model, training.sparsifier, lambda: _images(job))
 
 
-def _step(
+def train_step(
     phase: Phase,
     training: Training,
     batch: Batch,
@@ -100,6 +100,10 @@ def _step(
     place: Place,
     draws: Draws,
 ) -> None:
+    """Take one step: craft, loss, gradients, masks, optimiser; the parts of `training` move, its counters do not.
+
+    network: the model, compiled where the place compiles. Raises RunError for a loss that is not finite.
+    """
     # Dropout and the like draw from the global generator, so that it too is a function of the step.
     torch.manual_seed(derive(draws.seed, *draws.keys, "model"))
     batch = place.batch(batch)
