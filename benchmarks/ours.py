@@ -20,8 +20,7 @@ from gossamer.threat import ThreatModel
 from gossamer.training.checkpointing import Training
 from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place, place
-from gossamer.training.loop import train_step
-from gossamer.training.loop import begin
+from gossamer.training.loop import begin, train_step
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 from gossamer.training.schedules import Constant

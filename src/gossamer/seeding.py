@@ -74,7 +74,6 @@ class Draws:
             return draw(shape, generator=self.generator(device), device=device)
         # Keyed rows are drawn on the CPU, so that an evaluation starts from the same points on every device.
         rows = [
-            draw(shape[1:], generator=generator(self.seed, *self.keys, "sample", sample))
-            for sample in self.samples
+            draw(shape[1:], generator=generator(self.seed, *self.keys, "sample", sample)) for sample in self.samples
         ]
         return torch.stack(rows).to(device) if rows else torch.empty(shape, device=device)

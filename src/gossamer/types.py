@@ -71,9 +71,7 @@ class Attack(Protocol):
 class Objective(Protocol):
     """A robust training loss in two halves: craft the inputs, then the loss."""
 
-    def craft(
-        self, model: nn.Module, batch: Batch, attack: Attack | None, state: State, *, draws: Draws
-    ) -> Tensor:
+    def craft(self, model: nn.Module, batch: Batch, attack: Attack | None, state: State, *, draws: Draws) -> Tensor:
         """Return x_adv: (N, C, H, W) in [0, 1], without a graph; `state` outlives the step and is checkpointed."""
         ...
 

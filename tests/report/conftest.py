@@ -113,12 +113,8 @@ def evaluation(run, eps, density, strength=1.0, attack="pgd-50-10", n=N):
     )
     return results.Evaluation(
         run=run,
-        dataset=results.Dataset(
-            name="synthetic-digits", part="test", checksum="c0ffee", selection="first 360", n=n
-        ),
-        model=results.EvaluatedModel(
-            name="toy-net", weights=1000, nonzero=round(1000 * density), density=density
-        ),
+        dataset=results.Dataset(name="synthetic-digits", part="test", checksum="c0ffee", selection="first 360", n=n),
+        model=results.EvaluatedModel(name="toy-net", weights=1000, nonzero=round(1000 * density), density=density),
         n=n,
         seed=0,
         clean_accuracy=correct / n,

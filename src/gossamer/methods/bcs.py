@@ -77,5 +77,7 @@ class BCS:
             initial=initial,
             strict=self.strict,
             reset_velocity=self.reset_velocity,
+            # A family's table also serves its variants, such as VGG-16 with one dense layer instead of three.
+            every_pattern_matches=self.initial is not None,
         )
         return (replace(base, sparsifier=sparsifier),)

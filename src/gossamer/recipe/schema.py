@@ -16,6 +16,10 @@ def _eps(value: object) -> object:
     return parse_eps(value) if isinstance(value, str | float | int) else value
 
 
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str | float | int) else value
+
+
 Eps = Annotated[float, BeforeValidator(_eps)]
 ThreatText = Annotated[str, BeforeValidator(_threat_text)]
 
@@ -155,7 +159,7 @@ class Evaluation(Section):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     attack: str
-    eps: tuple[Eps, ...] | None = None
+    eps: Annotated[tuple[Eps, ...] | None, BeforeValidator(_several)] = None
     n: PositiveInt | None = None
     batch_size: PositiveInt | None = None
 

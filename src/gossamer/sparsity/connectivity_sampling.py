@@ -52,7 +52,7 @@ class ConnectivitySampling:
     layer names and the share of weights each starts with, first match wins (layers without one start with
     p_c / 2); strict: scale the initial shares down where they exceed the budget, and trim self-revived surplus
     at the end, so that the budget is exact; reset_velocity: forget the velocity of a drawn weight (an ablation;
-    the published code keeps it).
+    the published code keeps it); every_pattern_matches: refuse a pattern of `initial` that matches no layer.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class ConnectivitySampling:
         initial: Mapping[str, float] | None = None,
         strict: bool = False,
         reset_velocity: bool = False,
+        every_pattern_matches: bool = True,
     ) -> None:
         self.density = check_density(density, "method.density")
         self.budget = 0
@@ -71,6 +72,7 @@ class ConnectivitySampling:
         self._initial = dict(initial or {})
         self._strict = strict
         self._reset_velocity = reset_velocity
+        self._every_pattern_matches = every_pattern_matches
         self._layers: tuple[Target, ...] = ()
         self._draws = Draws()
         self._was_active: list[Tensor] = []
@@ -94,7 +96,7 @@ class ConnectivitySampling:
     def initial_counts(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Return how many weights each layer starts with; sizes: of every layer, by name. Raises ConfigError."""
         unmatched = [pattern for pattern in self._initial if not any(fnmatchcase(name, pattern) for name in sizes)]
-        if unmatched:
+        if unmatched and self._every_pattern_matches:
             raise ConfigError(
                 "method.initial",
                 expected="patterns that match layer names",

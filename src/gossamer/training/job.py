@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import torch
+
 from gossamer.data import DataSet
 from gossamer.errors import RunError
 from gossamer.runs import checkpoints, status
@@ -25,12 +27,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+DIVERGED = "lower training.optimizer.lr, clip the gradient (training.clip) or warm up"
+
+
 @dataclass(kw_only=True)
 class Job:
     """One process training one run.
 
-    offset: steps of earlier phases; identity: what must be equal for a resumed run to end in the same bits;
-    checkpoint_seconds: the least time between two checkpoints, 0 for one after every step.
+    offset, seconds_before: steps and training time of earlier phases; identity: what must be equal for a resumed run to
+    end in the same bits; checkpoint_seconds: the least time between two checkpoints, 0 for one after every step.
     """
 
     run: RunFolder
@@ -42,6 +47,7 @@ class Job:
     checkpoint_seconds: float = 60.0
     scalars: Scalars | None = None
     offset: int = 0
+    seconds_before: float = 0.0
     started: str = field(default_factory=now)
     _saved: float = field(default_factory=time.monotonic)
 
@@ -53,7 +59,8 @@ class Job:
         self.progress.epoch(line, epochs)
 
     def save(self, phase: Phase, training: Training) -> None:
-        """Save a checkpoint now."""
+        """Save a checkpoint now; raises RunError where the weights are not finite, and keeps the last good one."""
+        _refuse_infinite_weights(phase, training)
         meta = {
             "phase": phase.name,
             "metrics_offset": MetricsLog(self.run).offset,
@@ -87,7 +94,7 @@ class Job:
                 message=message,
                 started=self.started,
                 updated=now(),
-                seconds_trained=training.seconds,
+                seconds_trained=self.seconds_before + training.seconds,
             ),
         )
 
@@ -96,6 +103,17 @@ class Job:
         seen = status.read(self.run)
         if seen is not None and seen.state != "done":
             status.write(self.run, replace(seen, state="done", message="", updated=now()))
+
+
+def _refuse_infinite_weights(phase: Phase, training: Training) -> None:
+    for name, value in training.model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise RunError(
+                f"{name} in {phase.name}, epoch {training.epoch + 1}, step {training.index}",
+                expected="finite weights",
+                got="an infinity or not a number",
+                remedy=f"{DIVERGED}; the last good checkpoint is kept",
+            )
 
 
 def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool) -> Checkpoint | None:

@@ -18,7 +18,7 @@ from gossamer.training.checkpointing import Training
 from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place
 from gossamer.training.interruption import Interrupted, Watch
-from gossamer.training.job import Job
+from gossamer.training.job import DIVERGED, Job
 from gossamer.training.monitors import Highest, decide
 from gossamer.training.phases import Phase, States
 from gossamer.training.progress import Glance
@@ -225,8 +225,7 @@ def _refuse_infinite(total: Tensor, phase: Phase, training: Training) -> None:
         f"loss of {phase.name}, epoch {training.epoch + 1}, step {training.index + 1}",
         expected="a finite number",
         got=float(total.detach()),
-        remedy="lower training.optimizer.lr, clip the gradient (training.clip) or warm up; the last good checkpoint "
-        "is kept",
+        remedy=f"{DIVERGED}; the last good checkpoint is kept",
     )
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from torch import Tensor, nn
 
 from gossamer.errors import GossamerError
-from gossamer.runs import atomic
+from gossamer.runs import atomic, metrics
 from gossamer.runs.checkpoints import Checkpoint
 from gossamer.training.checkpointing import Training
 from gossamer.training.interruption import Interrupted, Watch
@@ -22,8 +22,8 @@ def run_phases(
 ) -> None:
     """Train every phase that is not done, and store what ships as the state `final`.
 
-    What ships is the last phase's average where it has one, its best state where it selects one or a monitor went
-    back to it, otherwise its end.
+    What ships is the last phase's best state where it selects one or a monitor went back to it, otherwise its end; in
+    both the average of weights where it keeps one.
     """
     _remove_leftovers(job)
     if job.run.state(FINAL).exists():
@@ -60,6 +60,8 @@ def _train(
     if checkpoint is not None and checkpoint.meta["phase"] == phase.name:
         training.restore(checkpoint.tensors, checkpoint.meta["training"])
         job.progress.note(f"going on with {phase.name} after step {training.step}")
+    earlier = (line["seconds"] for line in metrics.read(job.run) if line["phase"] != phase.name)
+    job.seconds_before = sum(earlier)
     job.report("running", phase, training)
     try:
         with Watch() as watch:
@@ -78,7 +80,7 @@ def _train(
 def _store_end(phase: Phase, training: Training, job: Job) -> None:
     """Write the phase's end, the file that marks it as done."""
     best = job.run.state(f"{phase.name}.best")
-    goes_back = training.verdict.action == "restore" or (phase.select is not None and phase.average is None)
+    goes_back = training.verdict.action == "restore" or phase.select is not None
     if goes_back and best.exists():
         atomic.write_safetensors(job.run.state(f"{phase.name}.end"), atomic.read_safetensors(best))
     else:
