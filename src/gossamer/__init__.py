@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gossamer.evaluation.evaluate import evaluate
     from gossamer.recipe.open import open_run
     from gossamer.recipe.train import train
-    from gossamer.report import write as report
+    from gossamer.report import write as write_report
     from gossamer.sparsity.finalize import finalise
     from gossamer.threat import ThreatModel
     from gossamer.training.own_loop import robust_loss, sparsify
@@ -29,11 +29,11 @@ _HOMES = {
     "from_tensors": "gossamer.data.dataset",
     "load": "gossamer.data.registry",
     "open_run": "gossamer.recipe.open",
-    "report": "gossamer.report:write",
     "robust_loss": "gossamer.training.own_loop",
     "security_curve": "gossamer.evaluation.curve",
     "sparsify": "gossamer.training.own_loop",
     "train": "gossamer.recipe.train",
+    "write_report": "gossamer.report:write",
 }
 
 __all__ = [
@@ -45,11 +45,11 @@ __all__ = [
     "from_tensors",
     "load",
     "open_run",
-    "report",
     "robust_loss",
     "security_curve",
     "sparsify",
     "train",
+    "write_report",
 ]
 
 

@@ -17,6 +17,7 @@ from gossamer.report.pictures import Shown
 from gossamer.report.views import RunView, collect
 from gossamer.runs import atomic
 from gossamer.runs.results import AttackOutcome, Evaluation
+from gossamer.threat import format_eps
 
 _ONE_GRADIENT_ATTACK = ("FGSM", "PGD")
 
@@ -96,14 +97,14 @@ def render(views: Sequence[RunView], output: Path) -> str:
 
 def caveats(views: Sequence[RunView]) -> list[str]:
     """Return what a reader must know before quoting the page's numbers."""
-    evaluations = [one for view in views for one in view.evaluations]
+    evaluations = [one for view in views for one in view.evaluations if one.attacks]
     outcomes = [outcome for one in evaluations for outcome in one.attacks]
     found: list[str] = []
     names = {words.outcome_name(outcome).split("-")[0].split(" ")[0] for outcome in outcomes}
     if names and names <= set(_ONE_GRADIENT_ATTACK):
         found.append(
-            "PGD is an upper bound on robust accuracy; a stronger or adaptive attack can only lower it. "
-            "`gossamer evaluate RUN --attack autoattack` tells by how much."
+            "Accuracy under FGSM or PGD is an upper bound on robust accuracy: "
+            "a stronger or adaptive attack can only lower it."
         )
     rejected = sum(outcome.rejected for outcome in outcomes)
     if rejected:
@@ -245,9 +246,20 @@ def _method(view: RunView) -> str:
 
 def _commands(view: RunView) -> list[str]:
     path = shlex.quote(str(view.path))
-    attacks = dict.fromkeys(one.attack for one in view.evaluations)
-    train = [f"gossamer train {shlex.quote(str(view.path / 'recipe.yaml'))}"] if view.recipe else []
-    return train + [f"gossamer evaluate {path} --attack {shlex.quote(attack)}" for attack in attacks]
+    train = [f"gossamer train {shlex.quote(str(view.path / 'recipe.yaml'))} --out {path}"] if view.recipe else []
+    return train + [f"gossamer evaluate {path} {_flags(one)}" for one in view.evaluations if one.attacks]
+
+
+def _flags(evaluation: Evaluation) -> str:
+    """Return the flags that measure the same again; a preset such as pgd-50-10 says its steps and restarts itself."""
+    first = evaluation.attacks[0]
+    radii = ",".join(format_eps(outcome.eps) for outcome in evaluation.attacks if outcome.attack == first.attack)
+    flags = ["--attack", first.attack, "--eps", radii]
+    if evaluation.dataset.selection != "all":
+        flags += ["--n", str(evaluation.n)]
+    counts = {name: first.parameters.get(name) for name in ("steps", "restarts")} if first.attack == "pgd" else {}
+    flags += [word for name, count in counts.items() if count is not None for word in ("--option", f"{name}={count}")]
+    return shlex.join(flags)
 
 
 def _resource(name: str) -> str:

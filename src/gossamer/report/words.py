@@ -78,11 +78,11 @@ def duration(seconds: float) -> str:
 
 
 def described(value: object) -> str:
-    """Return a recipe's value in one line: the name first where it has one, then what else is set."""
+    """Return a recipe's value in one line: the name first where it has one, then what else is switched on."""
     if isinstance(value, dict):
-        parts = {str(key): each for key, each in value.items() if each is not None}
+        parts = {str(key): described(each) for key, each in value.items() if each not in (None, False, 0)}
         name = parts.pop("name", None)
-        rest = ", ".join(f"{key} {described(each)}" for key, each in parts.items())
+        rest = ", ".join(f"{key} {each}".removesuffix(" True") for key, each in parts.items() if each)
         return f"{name} ({rest})" if name and rest else str(name or rest)
     if isinstance(value, list | tuple):
         return ", ".join(described(each) for each in value)

@@ -1,0 +1,61 @@
+"""The report in a real browser: every chart is drawn, the console is silent, and nothing is asked of the network."""
+
+import json
+import shutil
+
+import pytest
+
+from gossamer import write_report
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1280,1600",
+)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A fresh headless Chromium that logs its console and its network."""
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("chromium or chromedriver is not installed")
+    from selenium import webdriver  # noqa: PLC0415
+    from selenium.webdriver.chrome.service import Service  # noqa: PLC0415
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def test_every_chart_is_drawn_without_error_or_network(browser, finished, tmp_path):
+    from selenium.webdriver.support.ui import WebDriverWait  # noqa: PLC0415
+
+    runs = [finished("sparse", "bcs", 0.1), finished("dense", strength=0.2)]
+    page = write_report([run.path for run in runs], tmp_path / "page.html")
+    browser.get(page.as_uri())
+    drawn = WebDriverWait(browser, 60).until(
+        lambda driver: driver.execute_script("return document.documentElement.dataset.charts")
+    )
+    plots = browser.execute_script("return document.querySelectorAll('.plot').length")
+    shown = browser.execute_script("return document.querySelectorAll('.plot .main-svg').length")
+    assert int(drawn) == plots >= 10
+    assert shown >= plots
+    assert browser.get_log("browser") == []
+    messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if url.startswith(("http:", "https:", "ws:", "wss:"))] == []
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth + 1")
