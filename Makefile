@@ -14,6 +14,7 @@ demo: $(ENV)
 	$(BIN)/gossamer train dense/digits-natural --out $(DEMO)/natural
 	$(BIN)/gossamer train bcs/digits-90 --out $(DEMO)/robust-sparse
 	$(BIN)/gossamer report $(DEMO)/robust-sparse $(DEMO)/natural -o $(DEMO)/report.html
+	@echo "open $(DEMO)/report.html: what was trained, what survives attack, and where the weights are"
 
 env: $(ENV)
 
