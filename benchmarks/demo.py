@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         claims=[
             record.Claim(
                 what=f"`{options.demo}`, wall time", measured=seconds, unit="s", goal=options.goal, sense="at most"
-            )
+            ),
+            *accuracies(evaluations),
         ],
         tables=[
             record.Table(
@@ -62,6 +63,25 @@ def collect(folder: Path) -> list[tuple[str, Evaluation]]:
     """Return every evaluation of every run folder below a folder, by the run's name."""
     runs = [RunFolder(recipe.parent) for recipe in sorted(folder.rglob("recipe.yaml"))]
     return [(run.name, read_evaluation(path)) for run in runs for path in evaluation_files(run)]
+
+
+def accuracies(evaluations: Sequence[tuple[str, Evaluation]]) -> list[record.Claim]:
+    """Return what the demo is to show: a sparse network that stands, where a natural one falls."""
+    judged = {name: evaluation for name, evaluation in evaluations if evaluation.attack == "pgd-50-10"}
+    claims: list[record.Claim] = []
+    for name, evaluation in judged.items():
+        natural = name == "natural"
+        under = f"PGD-50 x10, {evaluation.threat}, n={evaluation.n}"
+        claims.append(record.Claim(what=f"{name}: clean accuracy", measured=evaluation.clean_accuracy, goal=0.97))
+        claims.append(
+            record.Claim(
+                what=f"{name}: robust accuracy under {under}",
+                measured=evaluation.robust_accuracy,
+                goal=0.15 if natural else 0.75,
+                sense="at most" if natural else "at least",
+            )
+        )
+    return claims
 
 
 def row(name: str, evaluation: Evaluation) -> list[record.Cell]:

@@ -175,7 +175,7 @@ def test_the_real_cifar10():
 
 def idx_of(array: np.ndarray) -> bytes:
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 def mini_idx(form: IdxFormat, folder: Path, seed: int = 0) -> tuple[IdxFormat, np.ndarray]:
@@ -238,6 +238,7 @@ def test_idx_refuses_a_file_of_another_checksum(tmp_path):
         gzip.compress(b"\0"),
         b"not gzipped",
     ],
+    ids=["cut short", "one byte less", "another rank", "counts missing", "one byte", "not gzipped"],
 )
 def test_idx_refuses_damaged_content_even_of_the_right_checksum(tmp_path, content):
     form, _ = mini_idx(mnist.FORMAT, tmp_path / "MNIST" / "raw")
