@@ -11,6 +11,7 @@ BENCH_ENV := $(BENCH)/.installed
 .PHONY: demo env test test-long check lint types format bench bench-env
 
 demo: $(ENV)
+	@rm -rf $(DEMO)
 	$(BIN)/gossamer train dense/digits-natural --out $(DEMO)/natural
 	$(BIN)/gossamer train bcs/digits-90 --out $(DEMO)/robust-sparse
 	$(BIN)/gossamer report $(DEMO)/robust-sparse $(DEMO)/natural -o $(DEMO)/report.html

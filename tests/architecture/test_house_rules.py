@@ -61,3 +61,17 @@ def test_every_shipped_recipe_is_headed_by_a_claim() -> None:
     from gossamer.recipe.load import recipes  # noqa: PLC0415
 
     assert all(recipes().values())
+
+
+def test_every_file_of_the_package_is_tracked() -> None:
+    """What git ignores would be missing from a clone and from the wheel."""
+    shown = subprocess.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if shown.returncode != 0:
+        pytest.skip("not a git checkout")
+    assert [name for name in shown.stdout.splitlines() if "__pycache__" not in name] == []

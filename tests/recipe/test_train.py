@@ -247,17 +247,26 @@ def test_a_signal_between_two_epochs_or_after_the_last_one_is_heard(epoch: int, 
     assert metrics(whole) == metrics(tmp_path / "run")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    values = recipe(method={"name": "dense"}, training={"epochs": 5, "optimizer": {"lr": 1e18}})
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    diverging = {"epochs": 5, "optimizer": {"lr": 1e18}}
+    values = recipe(method={"name": "dense"}, training=diverging, machine={"checkpoint_seconds": 1000})
     with pytest.raises(RunError, match=r"loss of train, epoch \d, step \d: expected a finite number, got (nan|inf)"):
         train(values, out=tmp_path / "run")
     seen = status(tmp_path / "run")
     assert seen["state"] == "failed"
     assert "lower training.optimizer.lr" in seen["message"]
+
+
+def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(tmp_path: Path) -> None:
+    values = recipe(method={"name": "dense"}, training={"epochs": 5, "optimizer": {"lr": 1e18}})
+    with pytest.raises(RunError, match=r"lower training\.optimizer\.lr"):
+        train(values, out=tmp_path / "run")
     kept = checkpoints.load_last(RunFolder(tmp_path / "run"))
     assert kept is not None
     assert kept.warning is None
-    assert kept.step == seen["step"] >= 1
+    assert 1 <= kept.step <= status(tmp_path / "run")["step"]
+    weights = [value for name, value in kept.tensors.items() if name.startswith("model/") and value.is_floating_point()]
+    assert all(bool(torch.isfinite(value).all()) for value in weights)
 
 
 @pytest.mark.parametrize(

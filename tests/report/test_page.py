@@ -31,7 +31,7 @@ def test_the_headline_carries_attack_norm_eps_n_and_interval(finished, tmp_path)
 def test_the_commands_repeat_what_was_measured(finished, tmp_path):
     text = prose(page_of([finished("robust", "bcs", 0.1)], tmp_path))
     assert "gossamer train" in text
-    assert "--attack pgd-50-10 --eps 0.15 --n 360" in text
+    assert "--attack pgd-50-10 --norm linf --eps 0.15 --seed 0 --n 360" in text
 
 
 def test_several_runs_are_compared_in_one_table(finished, tmp_path):

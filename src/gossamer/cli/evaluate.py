@@ -16,6 +16,8 @@ from gossamer.recipe.open import open_run
 from gossamer.recipe.train import evaluation_name
 from gossamer.runs import atomic
 from gossamer.threat import ThreatModel, parse_eps
+from gossamer.training.devices import place
+from gossamer.training.progress import progress
 from gossamer.types import Attack
 
 
@@ -36,10 +38,13 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="package.module:factory of your own model")] = None,
     weights: Annotated[Path | None, typer.Option(help="safetensors file for --model")] = None,
     data: Annotated[str | None, typer.Option(help="data set for --model (`gossamer list datasets`)")] = None,
+    data_option: Annotated[
+        list[str] | None, typer.Option(help="an option of the data set for --model, as image_size=32; repeatable")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="where data sets lie; by default $GOSSAMER_DATA")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images at a time; found automatically if left out")] = None,
     seed: Annotated[int, typer.Option(help="seed of the attack's draws")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")] = "auto",
     json: Annotated[Path | None, typer.Option(help="where to write the result")] = None,
 ) -> None:
     """Measure clean and robust accuracy; with a run, the result is kept in its folder too."""
@@ -57,8 +62,23 @@ def evaluate(
         network, images, name = opened.model(), opened.part(part), opened.folder.name
     else:
         assert model is not None
-        network, images, name = _own(model, weights), _data(data, part, data_dir), model
-    measured = measure(network, images, attacks, n=n, batch_size=batch_size, seed=seed, device=device, name=name)
+        network, images, name = (
+            _own(model, weights),
+            _data(data, part, data_dir, _options(data_option, "--data-option")),
+            model,
+        )
+    with progress() as shown:
+        measured = measure(
+            network,
+            images,
+            attacks,
+            n=n,
+            batch_size=batch_size,
+            seed=seed,
+            device=place(device).device,
+            name=name,
+            progress=shown.evaluation,
+        )
     print(measured)
     if json is not None:
         _save(measured, json)
@@ -83,12 +103,12 @@ def _threats(eps: str | None, norm: str | None, own: ThreatModel | None) -> list
     return [ThreatModel(chosen, parse_eps(each.strip())) for each in eps.split(",")]
 
 
-def _options(options: list[str] | None) -> dict[str, Any]:
+def _options(options: list[str] | None, flag: str = "--option") -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for each in options or ():
         name, equals, value = each.partition("=")
         if not equals:
-            raise ConfigError("--option", expected="name=value", got=repr(each), remedy="write --option steps=20, say")
+            raise ConfigError(flag, expected="name=value", got=repr(each), remedy=f"write {flag} NAME=VALUE")
         parsed[name] = yaml.safe_load(value)
     return parsed
 
@@ -114,7 +134,7 @@ def _own(reference: str, weights: Path | None) -> Any:
     return network
 
 
-def _data(name: str | None, part: str, data_dir: Path | None) -> Any:
+def _data(name: str | None, part: str, data_dir: Path | None, options: dict[str, Any]) -> Any:
     if name is None:
         raise ConfigError("--data", expected="a data set", got="none", remedy="write --data folder --data-dir DIR, say")
-    return load(name, part, data_dir=data_dir)
+    return load(name, part, data_dir=data_dir, **options)

@@ -35,8 +35,9 @@ def train(
             allow_numeric_drift=allow_numeric_drift,
             progress=progress(),
         )
-    except Interrupted as stop:
-        print(f"{stop}; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
-        raise SystemExit(stop.exit_status) from None
+    except (Interrupted, KeyboardInterrupt) as stop:
+        # A KeyboardInterrupt comes from an evaluation, or from a second Ctrl-C: what is stored stands.
+        print(f"{stop or 'stopped'}; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
+        raise SystemExit(stop.exit_status if isinstance(stop, Interrupted) else 130) from None
     print(f"done: {run.folder.path}")
     print(f"look: gossamer report {shlex.quote(str(run.folder.path))} -o report.html")

@@ -139,16 +139,22 @@ def load(name: str, part: str, *, data_dir: Path | None = None, download: bool =
     data_dir: where its files lie or go; by default $GOSSAMER_DATA, else the user's cache. options: those that
     `DATASETS[name].options` names. Raises ConfigError on an unknown name, part or option, DataError on bad files.
     """
+    source = check_source(name, options)
+    if part not in PARTS:
+        raise _unknown("part", part, PARTS)
+    where = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    return source.load(part, where, download=download, **options)
+
+
+def check_source(name: str, options: Mapping[str, object]) -> DataSource:
+    """Return the source of that name; raises ConfigError for an unknown name or option, naming the nearest one."""
     source = DATASETS.get(name)
     if source is None:
         raise _unknown("data set", name, tuple(DATASETS))
-    if part not in PARTS:
-        raise _unknown("part", part, PARTS)
     for option in options:
         if option not in source.options:
             raise _unknown(f"option of the data set {name}", option, source.options)
-    where = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    return source.load(part, where, download=download, **options)
+    return source
 
 
 def _unknown(subject: str, got: str, known: tuple[str, ...]) -> ConfigError:

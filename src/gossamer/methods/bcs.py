@@ -38,8 +38,9 @@ class BCS:
     """density: share of weights kept; sigma: noise per unit learning rate.
 
     initial: pattern of layer names -> share of weights at the start; None: as published for the network, and
-    density / 2 everywhere in a network it was not published for. strict: never more than int(density * N) weights
-    (as published, an initialisation above the budget only shrinks by attrition). reset_velocity: an ablation.
+    density / 2 everywhere in a network it was not published for. strict: int(density * N) weights in what
+    ships (as published, an initialisation above the budget only shrinks by attrition). reset_velocity: an ablation.
+    Batch norm is torch's: its running variance is the unbiased one, where the published code's is biased.
     """
 
     density: float

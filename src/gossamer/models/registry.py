@@ -134,6 +134,12 @@ def build(name: str, **options: object) -> nn.Module:
 
     Raises ConfigError for an unknown name or option, naming the nearest one, and for values no network can have.
     """
+    check_model(name, options)
+    return MODELS[name].factory(**options)
+
+
+def check_model(name: str, options: Mapping[str, object]) -> None:
+    """Raise ConfigError for an unknown network or option, naming the nearest one."""
     if name not in MODELS:
         raise ConfigError("model", expected="a known network", got=repr(name), remedy=_suggestion(name, tuple(MODELS)))
     entry = MODELS[name]
@@ -145,7 +151,6 @@ def build(name: str, **options: object) -> nn.Module:
                 got=repr(option),
                 remedy=_suggestion(option, entry.options),
             )
-    return entry.factory(**options)
 
 
 def _suggestion(word: str, known: tuple[str, ...]) -> str:

@@ -11,17 +11,17 @@ from torch import nn
 from gossamer.attacks.registry import adjust
 from gossamer.attacks.registry import build as build_attack
 from gossamer.data import DATASETS, Augmentation, DataSet, balanced, hold_out
-from gossamer.data.registry import load
+from gossamer.data.registry import check_source, load
 from gossamer.errors import ConfigError
 from gossamer.evaluation.samples import select_samples
 from gossamer.methods.protocol import Method
 from gossamer.methods.registry import build as build_method
-from gossamer.models.registry import MODELS
+from gossamer.models.registry import MODELS, check_model
 from gossamer.models.registry import build as build_named_model
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
 from gossamer.plugins import is_reference, resolve
-from gossamer.recipe.schema import AverageFields, Evaluation, Optimizer, ProbeFields, Recipe
+from gossamer.recipe.schema import AverageFields, Evaluation, Optimizer, ProbeAttack, ProbeFields, Recipe
 from gossamer.seeding import derive
 from gossamer.threat import ThreatModel
 from gossamer.training import schedules
@@ -111,6 +111,7 @@ def build_evaluation_attacks(spec: Evaluation, threat: ThreatModel) -> list[Atta
 
 def check(recipe: Recipe) -> None:
     """Raise ConfigError for what cannot be, as far as a recipe tells it without its data."""
+    _check_names(recipe)
     _build_method_and_base(recipe)
     _check_selection(recipe)
     threat = build_threat(recipe)
@@ -118,6 +119,13 @@ def check(recipe: Recipe) -> None:
         _build_probe_attacks(probe, threat)
     for spec in recipe.evaluation:
         build_evaluation_attacks(spec, threat)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Refuse unknown data, networks and options of theirs before anything is read or downloaded."""
+    check_source(recipe.data.name, recipe.data.options)
+    if not is_reference(recipe.model.name):
+        check_model(recipe.model.name, recipe.model.options)
 
 
 def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
@@ -216,7 +224,17 @@ def _probes(recipe: Recipe, parts: Parts) -> tuple[Probe, ...]:
 
 
 def _build_probe_attacks(spec: ProbeFields, threat: ThreatModel) -> dict[str, Attack]:
-    return {name: build_attack(name, threat) for name in spec.attacks}
+    attacks: dict[str, Attack] = {}
+    for each in spec.attacks:
+        one = ProbeAttack(name=each) if isinstance(each, str) else each
+        label = one.label or one.name
+        if label in attacks:
+            raise ConfigError(
+                "training.probes.attacks", expected="one attack a label", got=label, remedy="give each its own label"
+            )
+        radius = threat if one.eps is None else ThreatModel(threat.norm, one.eps)
+        attacks[label] = build_attack(one.name, radius, **one.options)
+    return attacks
 
 
 def _monitors(recipe: Recipe) -> Any:
@@ -228,7 +246,12 @@ def _monitors(recipe: Recipe) -> Any:
 
 def _check_selection(recipe: Recipe) -> None:
     """Refuse to choose a checkpoint by what must not choose it, or by what nothing measures."""
-    probed = {f"{probe.part}/{name}" for probe in recipe.training.probes for name in ("clean", *probe.attacks)}
+    threat = build_threat(recipe)
+    probed = {
+        f"{probe.part}/{name}"
+        for probe in recipe.training.probes
+        for name in ("clean", *_build_probe_attacks(probe, threat))
+    }
     metrics = {"clean_accuracy", "robust_accuracy", *probed}
     stop = recipe.training.early_stop
     asked = {"training.select": recipe.training.select, "training.early_stop.metric": stop.metric if stop else None}

@@ -110,11 +110,21 @@ class AverageFields(Section):
     start: NonNegativeInt = 0
 
 
+class ProbeAttack(Component):
+    """An attack of a probe with options of its own; eps: the threat's if left out; label: what its metric is called."""
+
+    eps: Eps | None = None
+    label: str | None = None
+
+
 class ProbeFields(Section):
-    """Accuracy measured every few epochs, on `n` samples of a part, clean and under each named attack."""
+    """Accuracy measured every few epochs, on `n` samples of a part, clean and under each attack.
+
+    An attack is a name, or {name: pgd, steps: 20, eps: 4/255}; the metric is called PART/NAME, or by its `label`.
+    """
 
     part: Literal["held_out", "train", "test"] = "held_out"
-    attacks: tuple[str, ...] = ()
+    attacks: tuple[ProbeAttack | str, ...] = ()
     every: PositiveInt = 1
     n: PositiveInt | None = None
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,11 @@ def train(
     folder = _folder(path, chosen)
     with lock.writer(folder), shown:
         about = environment(where.device, precision=machine.precision, compiled=machine.compile)
-        if not folder.recipe.exists():
-            atomic.write_json(folder.env, about)
+        images = _checksums(prepared)
+        if folder.recipe.exists():
+            _refuse_other_images(folder, images)
+        else:
+            atomic.write_json(folder.env, {**about, "data": images})
             atomic.write_text(folder.recipe, to_yaml(chosen))
         job = Job(
             run=folder,
@@ -73,11 +76,36 @@ def train(
             progress=shown,
             identity=about["numeric"],
             checkpoint_seconds=machine.checkpoint_seconds,
-            scalars=Scalars(folder.path / "tensorboard") if machine.tensorboard else None,
+            scalars=_scalars(folder) if machine.tensorboard else None,
         )
-        run_phases(phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift)
+        # Every step seeds the global generator; the caller's own draws go on where they were.
+        with torch.random.fork_rng(devices=[]):
+            run_phases(phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift)
         _judge(prepared, where, shown)
     return prepared
+
+
+def _checksums(run: OpenRun) -> dict[str, str | None]:
+    parts = run.parts
+    held_out = parts.held_out.checksum if parts.held_out else None
+    return {"train": parts.train.checksum, "held_out": held_out, "test": parts.test.checksum}
+
+
+def _refuse_other_images(folder: RunFolder, images: Mapping[str, str | None]) -> None:
+    before = atomic.read_json(folder.env).get("data")
+    if before is not None and before != images:
+        changed = ", ".join(part for part, checksum in images.items() if before.get(part) != checksum)
+        raise RunError(
+            f"run folder {folder.path}",
+            expected="the images that the run began with",
+            got=f"others ({changed})",
+            remedy="put them back, or start another run with --out",
+        )
+
+
+def _scalars(folder: RunFolder) -> Scalars:
+    seen = atomic.read_json(folder.last)["step"] if folder.last.exists() else 0
+    return Scalars(folder.path / "tensorboard", after=seen)
 
 
 def _folder(path: Path, recipe: Recipe) -> RunFolder:
@@ -110,7 +138,7 @@ def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
         if path.exists():
             continue
         shown.note(f"evaluating: {spec.attack}")
-        measured = evaluate_spec(run, model, spec)
+        measured = evaluate_spec(run, model, spec, shown.evaluation)
         records.write(path, measured)
         shown.note(str(measured))
     if not panel.names(run.folder):
@@ -124,14 +152,20 @@ def result_name(spec: Evaluation, threat: ThreatModel) -> str:
     rest = {**spec.options, **({"eps": radii[1:-1]} if len(radii) > 2 else {})}
     if not rest:
         return name
-    return f"{name}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{name}-{_digest(rest)}"
 
 
 def evaluation_name(measured: Measured) -> str:
-    """Return the file name of an evaluation: attack, norm, radii and how many samples."""
-    outcomes = measured.attacks
-    name = _file_name(outcomes[0].attack, outcomes[0].norm, [outcome.eps for outcome in outcomes])
-    return f"{name}-n{measured.n}"
+    """Return the file name of an evaluation: attack, norm, radii, part, how many samples, and a hash of the rest."""
+    outcomes, first = measured.attacks, measured.attacks[0]
+    name = _file_name(first.attack, first.norm, [outcome.eps for outcome in outcomes])
+    part = "" if measured.dataset.part == "test" else f"-{measured.dataset.part}"
+    rest = {name: value for name, value in first.parameters.items() if name != "threat"}
+    return f"{name}{part}-n{measured.n}-{_digest([rest, measured.seed, [outcome.eps for outcome in outcomes]])}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _file_name(attack: str, norm: str, radii: Sequence[float]) -> str:
@@ -140,7 +174,9 @@ def _file_name(attack: str, norm: str, radii: Sequence[float]) -> str:
     return f"{attack.replace(':', '.')}-{norm}-{reach}"
 
 
-def evaluate_spec(run: OpenRun, model: torch.nn.Module, spec: Evaluation) -> Measured:
+def evaluate_spec(
+    run: OpenRun, model: torch.nn.Module, spec: Evaluation, progress: Callable[[str, int, int], None] | None = None
+) -> Measured:
     """Return the evaluation of a run's network that a recipe asks for, on the test part."""
     return evaluate(
         model,
@@ -150,6 +186,7 @@ def evaluate_spec(run: OpenRun, model: torch.nn.Module, spec: Evaluation) -> Mea
         batch_size=spec.batch_size,
         seed=run.recipe.seed,
         name=run.folder.name,
+        progress=progress,
     )
 
 

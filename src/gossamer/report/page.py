@@ -134,7 +134,7 @@ def _section(view: RunView, number: int, drawn: dict[str, Figure], runs: int) ->
 def _facts(view: RunView) -> list[tuple[str, str]]:
     recipe, numeric = view.recipe, cast("dict[str, Any]", view.env.get("numeric") or {})
     facts = [("recipe", words.described(recipe["name"]))] if "name" in recipe else []
-    fields = ("data", "model", "threat", "objective", "method", "schedule", "seed")
+    fields = ("data", "model", "threat", "objective", "attack", "method", "training", "seed")
     facts += [(key, words.described(recipe[key])) for key in fields if recipe.get(key) is not None]
     if view.status is not None:
         facts.append(("state", view.status.state))
@@ -245,20 +245,23 @@ def _method(view: RunView) -> str:
 
 
 def _commands(view: RunView) -> list[str]:
-    path = shlex.quote(str(view.path))
-    train = [f"gossamer train {shlex.quote(str(view.path / 'recipe.yaml'))} --out {path}"] if view.recipe else []
+    path, recipe = shlex.quote(str(view.path)), shlex.quote(str(view.path / "recipe.yaml"))
+    train = [f"gossamer train {recipe} --out {shlex.quote(str(view.path) + '-again')}"] if view.recipe else []
     return train + [f"gossamer evaluate {path} {_flags(one)}" for one in view.evaluations if one.attacks]
 
 
 def _flags(evaluation: Evaluation) -> str:
-    """Return the flags that measure the same again; a preset such as pgd-50-10 says its steps and restarts itself."""
+    """Return the flags that measure the same again; a preset such as pgd-50-10 says its options itself."""
     first = evaluation.attacks[0]
     radii = ",".join(format_eps(outcome.eps) for outcome in evaluation.attacks if outcome.attack == first.attack)
-    flags = ["--attack", first.attack, "--eps", radii]
+    flags = ["--attack", first.attack, "--norm", first.norm, "--eps", radii, "--seed", str(evaluation.seed)]
+    if evaluation.dataset.part != "test":
+        flags += ["--part", evaluation.dataset.part]
     if evaluation.dataset.selection != "all":
         flags += ["--n", str(evaluation.n)]
-    counts = {name: first.parameters.get(name) for name in ("steps", "restarts")} if first.attack == "pgd" else {}
-    flags += [word for name, count in counts.items() if count is not None for word in ("--option", f"{name}={count}")]
+    told = {} if first.attack.startswith("pgd-") else first.parameters
+    options = {name: value for name, value in told.items() if name not in ("type", "threat") and value is not None}
+    flags += [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
     return shlex.join(flags)
 
 

@@ -34,11 +34,14 @@ class RunView:
 
     @property
     def headline(self) -> Evaluation | None:
-        """The evaluation to quote: at the trained threat, on the most samples, of the lowest robust accuracy."""
+        """The evaluation to quote: on test data, at the trained threat, of the lowest upper end of its interval.
+
+        So a stronger attack goes before a weaker one on more samples, and a handful of samples before neither.
+        """
         trained = _threat(self.recipe.get("threat"))
-        at_threat = [one for one in self.evaluations if trained and _threat(one.threat) == trained]
-        candidates = at_threat or self.evaluations
-        return min(candidates, key=lambda one: (-one.n, one.robust_accuracy), default=None)
+        tested = [one for one in self.evaluations if one.dataset.part == "test"]
+        at_threat = [one for one in tested if trained and _threat(one.threat) == trained]
+        return min(at_threat or tested, key=lambda one: one.interval[1], default=None)
 
 
 def collect(paths: list[Path]) -> list[RunView]:

@@ -123,8 +123,8 @@ def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool)
     run would then end in other bits; `allow_drift` accepts that.
     """
     found = checkpoints.load_last(run)
-    MetricsLog(run).cut(found.meta["metrics_offset"] if found else 0)
     if found is None:
+        MetricsLog(run).cut(0)
         return None
     drift = differences(found.meta["identity"], identity)
     if drift and not allow_drift:
@@ -134,4 +134,5 @@ def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool)
             got="; ".join(drift),
             remedy="go on there, or accept other bits with --allow-numeric-drift",
         )
+    MetricsLog(run).cut(found.meta["metrics_offset"])
     return found

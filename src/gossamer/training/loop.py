@@ -71,7 +71,9 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
                 raise Interrupted(watch.signal)
             if training.index < steps:
                 job.save_if_due(phase, training)
-        _end_epoch(phase, training, job, steps)
+        if _end_epoch(phase, training, job, steps):
+            # The stored best state and the checkpoint that remembers it stay together.
+            job.save(phase, training)
         job.save_if_due(phase, training)
     job.save(phase, training)
     if watch.signal is not None:
@@ -136,7 +138,8 @@ def train_step(
     training.totals.add(loss, batch)
 
 
-def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> None:
+def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
+    """Measure, log and decide; returns whether a new best state was stored."""
     epoch = training.epoch
     if training.average is not None:
         training.average.after_epoch(epoch, training.model)
@@ -162,12 +165,14 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> None:
         phase.epochs,
     )
     metrics = {**means, **measured}
-    if training.best is not None and training.best.update(epoch, metrics):
+    improved = training.best is not None and training.best.update(epoch, metrics)
+    if improved:
         store(job, f"{phase.name}.best", finalised(training, job))
     training.verdict = decide(training.monitors, epoch, metrics)
     if training.verdict.action != "go":
         job.progress.note(f"{phase.name} ends after epoch {epoch + 1}: {training.verdict.reason}")
     training.next_epoch()
+    return improved
 
 
 def _probe(phase: Phase, training: Training, job: Job) -> dict[str, float | None]:

@@ -56,6 +56,10 @@ class Progress(Protocol):
         """Show the line of a finished epoch."""
         ...
 
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """Show how far an evaluation is: samples judged of all that an attack is tried on."""
+        ...
+
     def note(self, text: str) -> None:
         """Say something once."""
         ...
@@ -82,12 +86,19 @@ class Silent:
     def epoch(self, line: Line, epochs: int) -> None:
         """Do nothing."""
 
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """Do nothing."""
+
     def note(self, text: str) -> None:
         """Do nothing."""
 
 
 class PlainLines(Silent):
-    """One line an epoch, for logs."""
+    """One line an epoch, and one a minute of evaluation, for logs."""
+
+    def __init__(self, every: float = 60.0) -> None:
+        self._every = every
+        self._told = time.monotonic()
 
     def __enter__(self) -> "PlainLines":
         return self
@@ -95,6 +106,12 @@ class PlainLines(Silent):
     def epoch(self, line: Line, epochs: int) -> None:
         """Print the line of a finished epoch."""
         self.note(epoch_text(line, epochs))
+
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """Print how far an evaluation is, once in a while."""
+        if time.monotonic() - self._told >= self._every:
+            self._told = time.monotonic()
+            self.note(f"{what}: {done} of {total} samples")
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -132,6 +149,11 @@ class LiveLine(Silent):
     def epoch(self, line: Line, epochs: int) -> None:
         """Print the line of a finished epoch."""
         self.note(epoch_text(line, epochs))
+
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """Show how far an evaluation is."""
+        text = "" if done == total else f"{what}: {done} of {total} samples"
+        self._live.update(Text(text, no_wrap=True), refresh=True)
 
     def note(self, text: str) -> None:
         """Print a line above the live one."""

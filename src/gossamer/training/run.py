@@ -69,10 +69,10 @@ def _train(
     except Interrupted as error:
         job.report("interrupted", phase, training, str(error))
         raise
-    except GossamerError as error:
+    except BaseException as error:
         # A full disk refuses the status too; what is told is the first refusal.
         with suppress(GossamerError):
-            job.report("failed", phase, training, str(error))
+            job.report("failed", phase, training, str(error) or type(error).__name__)
         raise
     _store_end(phase, training, job)
 

@@ -8,9 +8,12 @@ from gossamer.training.progress import Line
 
 
 class Scalars:
-    """Writes the numbers of each epoch's line as scalars, at the global step."""
+    """Writes the numbers of each epoch's line as scalars, at the global step.
 
-    def __init__(self, folder: Path) -> None:
+    after: the last step that counts; what a killed attempt wrote beyond it is dropped.
+    """
+
+    def __init__(self, folder: Path, *, after: int = 0) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
                 "training.tensorboard",
@@ -20,7 +23,7 @@ class Scalars:
             )
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  (slow to import)
 
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder), purge_step=after + 1)
 
     def add(self, line: Line) -> None:
         """Write one line."""
