@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import gossamer
 from gossamer.cli.main import COMMANDS
-from gossamer.recipe.load import load_recipe
+from gossamer.recipe.build import check
+from gossamer.recipe.load import load_recipe, validate
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,3 +73,10 @@ def test_relative_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_recipe_in_the_documentation_is_one() -> None:
+    text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 1
+    check(validate(yaml.safe_load(found[0])))
