@@ -63,8 +63,22 @@ def test_selecting_keeps_the_rows_of_the_chosen() -> None:
     assert Draws(3).select(torch.tensor([True])) == Draws(3)
 
 
-@pytest.mark.parametrize("samples", [None, tuple(range(2_000))])
-def test_draws_are_uniform_and_normal(samples: tuple[int, ...] | None) -> None:
-    draws = Draws(11, ("test",), samples)
+@pytest.mark.parametrize("keyed", [False, True])
+def test_draws_are_uniform_and_normal(keyed: bool) -> None:
+    draws = Draws(11, ("test",)).per_sample(torch.arange(2_000)) if keyed else Draws(11, ("test",))
     assert kstest(draws.uniform((2_000, 3)).flatten().numpy(), "uniform").pvalue > 1e-3
     assert kstest(draws.normal((2_000, 3)).flatten().numpy(), "norm").pvalue > 1e-3
+
+
+def test_rows_at_a_value_each_are_the_rows_of_that_value() -> None:
+    draws = Draws(3).per_sample(torch.tensor([7, 2]))
+    mixed = draws.at_each("step", torch.tensor([5, 0])).normal((2, 3))
+    late = draws.at_each("step", torch.tensor([5, 5])).normal((2, 3))
+    assert torch.equal(mixed[0], late[0])
+    assert not torch.equal(mixed[1], late[1])
+    assert not torch.equal(late[0], late[1])
+
+
+def test_rows_at_a_value_need_rows() -> None:
+    with pytest.raises(ValueError, match="per_sample"):
+        Draws(3).at_each("step", torch.tensor([1]))

@@ -28,14 +28,14 @@ def generator(seed: int, *keys: Key, device: torch.device | str = "cpu") -> torc
 class Draws:
     """A place in the tree of random draws, named by (seed, keys).
 
-    Without `samples`, a draw of shape (N, ...) comes from one generator: a function of the whole batch, as in
-    training. With `samples`, row i comes from a generator keyed by `samples[i]`: a function of the sample alone,
+    Without `rows`, a draw of shape (N, ...) comes from one generator: a function of the whole batch, as in
+    training. With `rows`, row i comes from a generator keyed by `rows[i]`: a function of the sample alone,
     so that an evaluation neither depends on the batch size nor on which samples were dropped before.
     """
 
     seed: int = 0
     keys: tuple[Key, ...] = ()
-    samples: tuple[int, ...] | None = None
+    rows: tuple[tuple[Key, ...], ...] | None = None
 
     def at(self, *keys: Key) -> "Draws":
         """Return the draws one level down, for a named purpose, restart or iteration."""
@@ -43,14 +43,22 @@ class Draws:
 
     def per_sample(self, index: Tensor) -> "Draws":
         """Return draws keyed by sample; index: (N,) global sample indices."""
-        return replace(self, samples=tuple(index.tolist()))
+        return replace(self, rows=tuple(("sample", sample) for sample in index.tolist()))
+
+    def at_each(self, name: str, values: Tensor) -> "Draws":
+        """Return the draws one level down, for each row at its own value; values: (N,) int64, rows keyed."""
+        if self.rows is None:
+            raise ValueError("draws at a value for each row need rows: call per_sample first")
+        return replace(
+            self, rows=tuple((*row, name, value) for row, value in zip(self.rows, values.tolist(), strict=True))
+        )
 
     def select(self, keep: Tensor) -> "Draws":
         """Return the draws of a part of the batch; keep: (N,) bool or (M,) positions."""
-        if self.samples is None:
+        if self.rows is None:
             return self
         positions = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
-        return replace(self, samples=tuple(self.samples[i] for i in positions.tolist()))
+        return replace(self, rows=tuple(self.rows[i] for i in positions.tolist()))
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the generator of this place, for the whole batch."""
@@ -70,10 +78,8 @@ class Draws:
         shape: torch.Size | tuple[int, ...],
         device: torch.device | str,
     ) -> Tensor:
-        if self.samples is None:
+        if self.rows is None:
             return draw(shape, generator=self.generator(device), device=device)
         # Keyed rows are drawn on the CPU, so that an evaluation starts from the same points on every device.
-        rows = [
-            draw(shape[1:], generator=generator(self.seed, *self.keys, "sample", sample)) for sample in self.samples
-        ]
-        return torch.stack(rows).to(device) if rows else torch.empty(shape, device=device)
+        drawn = [draw(shape[1:], generator=generator(self.seed, *self.keys, *row)) for row in self.rows]
+        return torch.stack(drawn).to(device) if drawn else torch.empty(shape, device=device)
