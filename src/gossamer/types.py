@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from gossamer.seeding import Draws
 
 State: TypeAlias = MutableMapping[str, Tensor]
 Model: TypeAlias = Callable[[Tensor], Tensor]
+Precision: TypeAlias = Literal["float32", "bf16"]
 
 
 class View(Protocol):

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from evaluation_toys import convnet, gen, labelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,10 +19,6 @@ from gossamer.threat import ThreatModel
 LINF = ThreatModel("linf", 8 / 255)
 
 
-def gen(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 class Linear(nn.Module):
     """Two classes parted by w.x + b = 0."""
 
@@ -34,31 +31,6 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return self.layer(x.flatten(1))
-
-
-def convnet(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Conv2d(2, 6, 3, padding=1),
-            nn.BatchNorm2d(6),
-            nn.ReLU(),
-            nn.Conv2d(6, 4, 3),
-            nn.Flatten(),
-            nn.Linear(4 * 16, 3),
-        )
-        for _ in range(3):
-            model(torch.rand(16, 2, 6, 6))
-    return model
-
-
-def labelled(model, n=24, shape=(2, 6, 6), seed=1):
-    x = torch.rand(n, *shape, generator=gen(seed))
-    training = model.training
-    with torch.no_grad():
-        y = model.eval()(x).argmax(dim=1)
-    model.train(training)
-    return x, y
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -87,7 +59,7 @@ def test_wrong_clean_samples_are_not_attacked_and_count_as_broken():
     seen = []
 
     def attack(model, x, y, *, draws):
-        seen.extend(draws.samples)
+        seen.extend(row[1] for row in draws.rows)
         return x
 
     made = evaluate(model, (x, wrong), attack, threat=LINF, batch_size=5)
@@ -188,7 +160,7 @@ def test_what_fools_the_surrogate_alone_is_sought_again_on_the_model(monkeypatch
 
     def lazy(model, x, y, *, draws):
         """Stops as soon as the model it sees is wrong, else moves by 0.1 across the boundary."""
-        seen.append((model is truth, draws.samples))
+        seen.append((model is truth, tuple(row[1] for row in draws.rows)))
         wrong = (model(x).argmax(dim=1) != y).view(-1, 1, 1, 1)
         return torch.where(wrong, x, x + torch.where(y == 0, 0.1, -0.1).view(-1, 1, 1, 1))
 
@@ -204,7 +176,7 @@ def test_headline_is_the_worst_case_over_attacks():
 
     def breaks(*which):
         def attack(model, x, y, *, draws):
-            hit = torch.tensor([sample in which for sample in draws.samples]).view(-1, 1, 1, 1)
+            hit = torch.tensor([sample in which for _, sample in draws.rows]).view(-1, 1, 1, 1)
             return torch.where(hit, (x + 0.5) % 1, x)
 
         return attack
@@ -285,8 +257,13 @@ def test_out_of_memory_halves_the_batch_and_changes_no_flag():
 def test_progress_counts_every_sample():
     model = convnet()
     told = []
-    evaluate(model, labelled(model), "fgsm", threat=LINF, batch_size=10, progress=lambda *told_: told.append(told_))
-    assert told == [(what, done, 24) for what in ("clean", "fgsm") for done in (10, 20, 24)]
+    made = evaluate(model, labelled(model), "fgsm", threat=LINF, batch_size=10, progress=told.append)
+    stages = ("clean", f"fgsm at {LINF}")
+    assert [(each.what, each.done, each.total) for each in told] == [
+        (what, done, 24) for what in stages for done in (10, 20, 24)
+    ]
+    assert told[-1].robust == sum(made.attacks[0].robust)
+    assert all(each.samples == 24 and each.seconds_left >= 0 for each in told)
 
 
 def test_labels_beyond_the_logits_are_refused():

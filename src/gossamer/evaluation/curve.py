@@ -10,9 +10,9 @@ from torch import nn
 from gossamer.attacks.registry import build
 from gossamer.errors import ConfigError
 from gossamer.evaluation.evaluate import evaluate
-from gossamer.evaluation.outcomes import Progress
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import Data
+from gossamer.evaluation.standing import Progress
 from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.trials import at_eps
 from gossamer.runs.results import AttackOutcome

@@ -1,7 +1,7 @@
 """How robust is a model? Every sample's outcome under every attack, judged on the model itself."""
 
-import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,18 +9,25 @@ from torch import Tensor, nn
 
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError
-from gossamer.evaluation.batches import Batches, default_batch_size
-from gossamer.evaluation.outcomes import Bench, Progress, interval, share
+from gossamer.evaluation.batches import Batches, fitting_batch_size
+from gossamer.evaluation.ledger import Ledger
+from gossamer.evaluation.outcomes import Bench, interval, share
+from gossamer.evaluation.plan import plan_of
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import Data, as_dataset, check_labels, select_samples
-from gossamer.evaluation.subject import at_rest, count_classes, count_weights, place_of, prepare
+from gossamer.evaluation.shards import Shard
+from gossamer.evaluation.standing import Progress
+from gossamer.evaluation.subject import Subject, at_rest, count_classes, count_weights, place_of, prepare
 from gossamer.evaluation.trials import Attacks, Trial, parameters, plan_trials
 from gossamer.runs import results
 from gossamer.runs.environment import environment
 from gossamer.threat import ThreatModel
+from gossamer.types import Precision
 
 SURROGATE_CHECK = 8
 """Images on which a surrogate must give the model's logits."""
+
+WHOLE = Shard()
 
 
 def evaluate(
@@ -34,8 +41,12 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str | None = None,
     fast: bool = True,
+    precision: Precision = "float32",
     name: str | None = None,
     progress: Progress | None = None,
+    partial: Path | str | None = None,
+    save_seconds: float = 30.0,
+    shard: Shard = WHOLE,
 ) -> Evaluation:
     """Measure the clean and the robust accuracy of any module that maps images in [0, 1] to logits.
 
@@ -43,55 +54,67 @@ def evaluate(
     (`select_samples` chooses). attacks: an Attack, a name such as "pgd-50-10" (with threat="linf:8/255"), a
     sequence, or a mapping from names. The headline is the worst case over all attacks, at the largest eps.
     Samples that are wrong when clean are not attacked. fast: candidates are sought on a folded surrogate where
-    the model has one; only points at which the model itself errs count, and what fools the surrogate alone is
-    attacked again on the model. name: what the result calls the model. Flags depend on the seed and the sample,
-    not on the batch size, which halves when memory runs out. The model comes back as it was.
+    the model has one; precision: in which they are sought. Only points at which the model itself errs in its own
+    precision count, and what fools the stand-in alone is attacked again on the model. name: what the result calls
+    the model. Flags depend on the seed and the sample, not on the batch size but for rounding, which halves when
+    memory runs out. The model comes back as it was.
+
+    partial: a folder for partial results, saved every `save_seconds`; an evaluation that was killed goes on from
+    there with the batch size it began with, and ends in the same flags; removed at the end. shard: evaluate every
+    k-th sample alone, and `merge` the parts.
 
     Raises ConfigError for impossible arguments, DataError for data that do not fit the model, RunError for logits
-    that are not finite or a sample that does not fit into memory.
+    that are not finite, a sample that does not fit into memory, and partial results of another evaluation.
     """
     whole = as_dataset(data)
-    dataset, selection = select_samples(whole, n, seed=seed)
+    chosen, selection = select_samples(whole, n, seed=seed)
+    dataset = shard.part(chosen)
     trials = plan_trials(attacks, threat)
     place = place_of(model, device)
-    batches = Batches(_batch_size(batch_size, dataset, place))
     started = time.perf_counter()
     with at_rest(model, place) as resting:
         example = dataset.float(torch.arange(min(SURROGATE_CHECK, len(dataset))), device=place)
         check_labels(dataset, count_classes(resting, example[:1]))
-        bench = Bench(prepare(resting, fast=fast, example=example), dataset, batches, seed, progress)
+        subject = prepare(resting, fast=fast, example=example, precision=precision)
+        plan = plan_of(resting, dataset, trials, seed=seed, fast=fast, precision=precision, shard=str(shard))
+        ledger = Ledger.open(None if partial is None else Path(partial), plan, seconds=save_seconds)
+        before = ledger.seconds_before
+        batches = Batches(_batch_size(batch_size, dataset, subject, ledger))
+        bench = Bench(subject, dataset, batches, seed, progress, ledger)
         clean = bench.clean()
         outcomes = tuple(bench.run(trial, clean) for trial in trials)
         weights, nonzero = count_weights(resting)
     label = name or type(model).__name__
     density = nonzero / weights if weights else 1.0
     standing = torch.tensor([outcome.robust for outcome in outcomes]).all(dim=0)
-    return Evaluation(
+    measured = Evaluation(
         run=label,
         dataset=_dataset(whole, selection, len(dataset)),
         model=results.EvaluatedModel(name=label, weights=weights, nonzero=nonzero, density=density),
         n=len(dataset),
         seed=seed,
-        **_clean(dataset, clean),
+        **_clean(dataset, clean.argmax(dim=1)),
         robust_accuracy=share(standing),
         interval=interval(standing),
         **_headline(trials),
         density=density,
         nonzero=nonzero,
         weights=weights,
-        seconds=time.perf_counter() - started,
+        seconds=before + time.perf_counter() - started,
         batch_size=batches.size,
         environment=environment(place),
         attacks=outcomes,
     )
+    ledger.close()
+    return measured
 
 
-def _batch_size(given: int | None, dataset: DataSet, device: torch.device) -> int:
-    if given is None:
-        return default_batch_size(math.prod(dataset.image_shape), device)
-    if given < 1:
+def _batch_size(given: int | None, dataset: DataSet, subject: Subject, ledger: Ledger) -> int:
+    if given is not None and given < 1:
         raise ConfigError("batch size", expected="a whole number >= 1", got=given, remedy="write for example 128")
-    return given
+    size = given or ledger.batch_size or fitting_batch_size(subject.attacked, dataset, subject.device)
+    ledger.batch_size = size
+    return size
 
 
 def _dataset(whole: DataSet, selection: str, n: int) -> results.Dataset:

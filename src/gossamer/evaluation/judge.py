@@ -11,6 +11,8 @@ from gossamer.threat import ThreatModel
 from gossamer.types import Model
 
 TOLERANCE = 1e-6
+BORDERLINE = 1e-5
+"""Relative distance of the two largest logits below which rounding may decide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,29 +20,19 @@ class Outcome:
     """What became of a batch under one attack; every field has shape (N,).
 
     correct: the model is right at the point that was judged; rejected: the attack's point left the ball or the box
-    or is not a number, and the clean image was judged in its place; prediction: int64 class at the judged point.
+    or is not a number, and the clean image was judged in its place; prediction: int64 class at the judged point;
+    borderline: there, the two largest logits are within rounding of each other.
     """
 
     correct: Tensor
     rejected: Tensor
     prediction: Tensor
+    borderline: Tensor
 
     @property
     def broken(self) -> Tensor:
         """(N,) bool: an admissible point was found at which the model errs."""
         return ~self.correct & ~self.rejected
-
-    def replaced(self, positions: Tensor, other: "Outcome") -> "Outcome":
-        """Return these outcomes with those at positions: (M,) int64 taken from `other`: M samples."""
-
-        def put(ours: Tensor, theirs: Tensor) -> Tensor:
-            return ours.index_copy(0, positions, theirs)
-
-        return Outcome(
-            correct=put(self.correct, other.correct),
-            rejected=put(self.rejected, other.rejected),
-            prediction=put(self.prediction, other.prediction),
-        )
 
 
 def judge(
@@ -60,8 +52,16 @@ def judge(
     Raises RunError where x_adv has another shape than x or the model's logits are not finite.
     """
     points, rejected = admit(x_adv, x, threat)
-    prediction = predict(model, points, index=index).argmax(dim=1)
-    return Outcome(correct=prediction == y, rejected=rejected, prediction=prediction)
+    logits = predict(model, points, index=index)
+    prediction = logits.argmax(dim=1)
+    return Outcome(correct=prediction == y, rejected=rejected, prediction=prediction, borderline=_is_borderline(logits))
+
+
+def _is_borderline(logits: Tensor) -> Tensor:
+    if logits.shape[1] < 2:
+        return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    return first - second <= BORDERLINE * logits.abs().amax(dim=1)
 
 
 def admit(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:

@@ -1,24 +1,23 @@
 """What becomes of every sample, clean and under one attack."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from gossamer.data import DataSet
 from gossamer.evaluation.batches import Batches
-from gossamer.evaluation.judge import Outcome, judge, predict
+from gossamer.evaluation.hunt import Found, Hunt, hunt
+from gossamer.evaluation.judge import predict
+from gossamer.evaluation.ledger import Ledger
+from gossamer.evaluation.standing import Progress, Teller
 from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.subject import Subject, seed_noise
-from gossamer.evaluation.trials import Trial, parameters
-from gossamer.runs.results import AttackOutcome
-from gossamer.seeding import Draws, derive
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is done ("clean" or an attack's name), samples done and samples in all."""
+from gossamer.evaluation.trials import Trial, members, parameters
+from gossamer.runs.results import AttackOutcome, Stage
+from gossamer.seeding import derive
+from gossamer.types import Attack
 
 
 @dataclass(frozen=True)
@@ -29,31 +28,42 @@ class Bench:
     dataset: DataSet
     batches: Batches
     seed: int
-    progress: Progress | None
+    progress: Progress | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
     def clean(self) -> Tensor:
-        """Return the predictions on the clean samples: (N,) int64, on the CPU."""
+        """Return the logits on the clean samples: (N, K), on the CPU."""
+        kept = self.ledger.finished.get("clean")
+        if kept is not None:
+            return kept["logits"]
+        started = time.perf_counter()
         seed_noise(derive(self.seed, "evaluate", "clean"), self.subject.device)
-
-        def work(positions: Tensor) -> Tensor:
-            x, _, index = self._take(positions)
-            return predict(self.subject.model, x, index=index).argmax(dim=1).cpu()
-
-        return self._over(torch.arange(len(self.dataset)), work, "clean")
+        tell = Teller(self.progress, "clean", len(self.dataset), 0, len(self.dataset))
+        parts: list[Tensor] = []
+        done = 0
+        for part in self.batches.run(self._logits, torch.arange(len(self.dataset))):
+            parts.append(part)
+            done += len(part)
+            tell(done, 0)
+        logits = torch.cat(parts)
+        seconds = torch.tensor(time.perf_counter() - started, dtype=torch.float64)
+        self.ledger.finish("clean", {"logits": logits, "seconds": seconds})
+        return logits
 
     def run(self, trial: Trial, clean: Tensor) -> AttackOutcome:
-        """Attack the samples that are right when clean; clean: (N,) predictions."""
-        started = time.perf_counter()
-        seed_noise(derive(self.seed, "evaluate", trial.name, "noise"), self.subject.device)
-        robust = clean == self.dataset.labels.cpu()
-        attacked = robust.nonzero().flatten()
-
-        def work(positions: Tensor) -> Tensor:
-            outcome = self._attack(trial, positions)
-            return torch.stack([outcome.broken, outcome.rejected], dim=1).cpu()
-
-        flags = self._over(attacked, work, trial.name).view(-1, 2)
-        robust[attacked] = ~flags[:, 0].bool()
+        """Attack the samples that are right when clean, member by member; clean: (N, K) logits."""
+        robust = clean.argmax(dim=1) == self.dataset.labels.cpu()
+        stages: list[Stage] = []
+        rejected = borderline = 0
+        seconds = 0.0
+        for name, attack in members(trial):
+            attacked = robust.nonzero().flatten()
+            found = self._seek(trial, name, attack, attacked, clean)
+            robust[attacked] = ~found.broken
+            rejected += int(found.rejected.sum())
+            borderline += int(found.borderline.sum())
+            seconds += found.seconds
+            stages.append(_stage(name, attack, robust, found))
         return AttackOutcome(
             attack=trial.name,
             parameters=parameters(trial.attack),
@@ -63,41 +73,44 @@ class Bench:
             robust_accuracy=share(robust),
             interval=interval(robust),
             n=len(robust),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             robust=tuple(robust.int().tolist()),
-            rejected=int(flags[:, 1].sum()),
+            rejected=rejected,
+            borderline=borderline,
+            stages=tuple(stages) if len(stages) > 1 else None,
         )
 
-    def _attack(self, trial: Trial, positions: Tensor) -> Outcome:
-        x, y, index = self._take(positions)
-        draws = Draws(self.seed).at("evaluate", trial.name).per_sample(index)
-        model, surrogate = self.subject.model, self.subject.surrogate
-        if surrogate is None:
-            return judge(model, x, trial.attack(model, x, y, draws=draws), y, trial.threat, index=index)
-        x_adv = trial.attack(surrogate, x, y, draws=draws)
-        outcome = judge(model, x, x_adv, y, trial.threat, index=index)
-        fooled = judge(surrogate, x, x_adv, y, trial.threat, index=index).broken
-        again = (fooled & ~outcome.broken).nonzero().flatten()
-        if not len(again):
-            return outcome
-        # The surrogate differs from the model by rounding: what broke it alone is sought on the model itself.
-        x_adv = trial.attack(model, x[again], y[again], draws=draws.select(again))
-        return outcome.replaced(again, judge(model, x[again], x_adv, y[again], trial.threat, index=index[again.cpu()]))
+    def _seek(self, trial: Trial, name: str, attack: Attack, attacked: Tensor, clean: Tensor) -> Found:
+        keys = ("evaluate", trial.name) if name == trial.name else ("evaluate", trial.name, name)
+        job = Hunt(
+            stage=f"{trial.name} at {trial.threat}" + ("" if name == trial.name else f": {name}"),
+            keys=keys,
+            attack=attack,
+            threat=trial.threat,
+            positions=attacked,
+            clean=clean,
+        )
+        kept = self.ledger.finished.get(job.stage)
+        if kept is not None:
+            return Found.of(kept)
+        found = hunt(self.subject, self.dataset, self.batches, job, self.seed, self.ledger, self.progress)
+        self.ledger.finish(job.stage, found.tensors())
+        return found
 
-    def _take(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _logits(self, positions: Tensor) -> Tensor:
         x = self.dataset.float(positions, device=self.subject.device)
-        y = self.dataset.labels[positions.to(self.dataset.labels.device)].to(self.subject.device)
-        return x, y, self.dataset.index.cpu()[positions]
+        return predict(self.subject.model, x, index=self.dataset.index.cpu()[positions]).float().cpu()
 
-    def _over(self, positions: Tensor, work: Callable[[Tensor], Tensor], what: str) -> Tensor:
-        parts: list[Tensor] = []
-        done = 0
-        for part in self.batches.run(work, positions):
-            parts.append(part)
-            done += len(part)
-            if self.progress is not None:
-                self.progress(what, done, len(positions))
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+def _stage(name: str, attack: Attack, robust: Tensor, found: Found) -> Stage:
+    return Stage(
+        attack=name,
+        parameters=parameters(attack),
+        attacked=len(found.broken),
+        broken=int(found.broken.sum()),
+        robust_accuracy=share(robust),
+        seconds=found.seconds,
+    )
 
 
 def share(flags: Tensor) -> float:

@@ -14,7 +14,7 @@ from gossamer.errors import ConfigError, DataError, GossamerError
 from gossamer.evaluation.judge import predict
 from gossamer.models.folding import build_surrogate
 from gossamer.sparsity.targets import PRUNABLE, targets
-from gossamer.types import Model
+from gossamer.types import Model, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,11 @@ class Subject:
     model: nn.Module
     surrogate: Model | None
     device: torch.device
+
+    @property
+    def attacked(self) -> Model:
+        """Where candidates are sought first."""
+        return self.model if self.surrogate is None else self.surrogate
 
 
 @contextmanager
@@ -51,10 +56,23 @@ def seed_noise(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def prepare(model: nn.Module, *, fast: bool, example: Tensor) -> Subject:
-    """Return the subject of a model at rest; fast: look for a surrogate that agrees on example: (B, C, H, W)."""
-    surrogate = build_surrogate(model, example=example) if fast else None
+def prepare(model: nn.Module, *, fast: bool, example: Tensor, precision: Precision = "float32") -> Subject:
+    """Return the subject of a model at rest; fast: look for a surrogate that agrees on example: (B, C, H, W).
+
+    With precision bf16, candidates are sought in it, on the surrogate or else the model; the model judges in its own.
+    """
+    surrogate: Model | None = build_surrogate(model, example=example) if fast else None
+    if precision == "bf16":
+        surrogate = _in_bf16(surrogate or model, example.device)
     return Subject(model=model, surrogate=surrogate, device=example.device)
+
+
+def _in_bf16(model: Model, device: torch.device) -> Model:
+    def call(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            return model(x).float()
+
+    return call
 
 
 def count_classes(model: nn.Module, image: Tensor) -> int:

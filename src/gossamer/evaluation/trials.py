@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
+from gossamer.attacks.cascade import Cascade
 from gossamer.attacks.registry import ATTACKS, build
 from gossamer.errors import ConfigError
 from gossamer.threat import ThreatModel
@@ -84,6 +85,11 @@ def parameters(attack: Attack) -> dict[str, Any]:
     if dataclasses.is_dataclass(attack):
         return _fields(attack)
     return {"type": _named_type(attack)}
+
+
+def members(trial: Trial) -> tuple[tuple[str, Attack], ...]:
+    """Return the attacks of a trial by name: the members of a cascade, or the one attack."""
+    return trial.attack.members if isinstance(trial.attack, Cascade) else ((trial.name, trial.attack),)
 
 
 def find_parameter(values: Mapping[str, Any], name: str) -> Any:

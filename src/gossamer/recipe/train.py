@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
+from gossamer.evaluation.standing import Progress as Standings
 from gossamer.recipe.build import build_evaluation_attacks, build_model, build_phases, check
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
@@ -175,7 +176,7 @@ def _file_name(attack: str, norm: str, radii: Sequence[float]) -> str:
 
 
 def evaluate_spec(
-    run: OpenRun, model: torch.nn.Module, spec: Evaluation, progress: Callable[[str, int, int], None] | None = None
+    run: OpenRun, model: torch.nn.Module, spec: Evaluation, progress: Standings | None = None
 ) -> Measured:
     """Return the evaluation of a run's network that a recipe asks for, on the test part."""
     return evaluate(
@@ -187,6 +188,7 @@ def evaluate_spec(
         seed=run.recipe.seed,
         name=run.folder.name,
         progress=progress,
+        partial=run.folder.partial / result_name(spec, run.threat),
     )
 
 

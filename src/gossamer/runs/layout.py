@@ -114,6 +114,11 @@ class RunFolder:
         return self.path / "results"
 
     @property
+    def partial(self) -> Path:
+        """One directory an evaluation that has not finished."""
+        return self.path / "partial"
+
+    @property
     def panel(self) -> Path:
         """Pictures: clean, perturbed, and over rising eps."""
         return self.path / "panel"
@@ -141,6 +146,7 @@ class RunFolder:
             self.lock,
             self.checkpoints,
             self.results,
+            self.partial,
             self.panel,
             self.states,
         }

@@ -54,12 +54,30 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One member of an ensemble of attacks.
+
+    attacked: samples the members before left standing; broken: those of them that fell; robust_accuracy: after it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    attack: str
+    parameters: dict[str, Any]
+    attacked: int
+    broken: int
+    robust_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackOutcome:
     """What one attack left standing.
 
     threat: "linf:8/255"; eps: in pixel units of [0, 1]; robust: 1 where the sample is classified rightly both clean
     and attacked; rejected: points that left ball or box and were not counted; interval: 95 %; kind: what the
-    evaluation uses the attack for, where it says so.
+    evaluation uses the attack for, where it says so; borderline: samples whose verdict rounding may change; stages:
+    of an ensemble of attacks, each member in order.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -76,6 +94,8 @@ class AttackOutcome:
     robust: tuple[int, ...]
     rejected: int
     kind: str | None = None
+    borderline: int = 0
+    stages: tuple[Stage, ...] | None = None
 
     def __post_init__(self) -> None:
         subject = f"attack {self.attack}"

@@ -4,15 +4,12 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
-from gossamer.types import Batch
-
-Precision = Literal["float32", "bf16"]
+from gossamer.types import Batch, Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from gossamer.evaluation.standing import Standing
+
 Line = Mapping[str, float | int | str | bool | None]
 
 
@@ -56,8 +58,8 @@ class Progress(Protocol):
         """Show the line of a finished epoch."""
         ...
 
-    def evaluation(self, what: str, done: int, total: int) -> None:
-        """Show how far an evaluation is: samples judged of all that an attack is tried on."""
+    def evaluation(self, standing: Standing) -> None:
+        """Show how far an evaluation is."""
         ...
 
     def note(self, text: str) -> None:
@@ -86,7 +88,7 @@ class Silent:
     def epoch(self, line: Line, epochs: int) -> None:
         """Do nothing."""
 
-    def evaluation(self, what: str, done: int, total: int) -> None:
+    def evaluation(self, standing: Standing) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:
@@ -107,11 +109,11 @@ class PlainLines(Silent):
         """Print the line of a finished epoch."""
         self.note(epoch_text(line, epochs))
 
-    def evaluation(self, what: str, done: int, total: int) -> None:
+    def evaluation(self, standing: Standing) -> None:
         """Print how far an evaluation is, once in a while."""
         if time.monotonic() - self._told >= self._every:
             self._told = time.monotonic()
-            self.note(f"{what}: {done} of {total} samples")
+            self.note(standing_text(standing))
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -150,9 +152,9 @@ class LiveLine(Silent):
         """Print the line of a finished epoch."""
         self.note(epoch_text(line, epochs))
 
-    def evaluation(self, what: str, done: int, total: int) -> None:
+    def evaluation(self, standing: Standing) -> None:
         """Show how far an evaluation is."""
-        text = "" if done == total else f"{what}: {done} of {total} samples"
+        text = "" if standing.done == standing.total else standing_text(standing)
         self._live.update(Text(text, no_wrap=True), refresh=True)
 
     def note(self, text: str) -> None:
@@ -197,6 +199,16 @@ def epoch_text(line: Line, epochs: int) -> str:
             f"{duration(_float(line['seconds_left']))} left",
         ]
     )
+
+
+def standing_text(standing: Standing) -> str:
+    """Return the moving line of an evaluation: attack, samples left, robust accuracy so far, time left."""
+    parts = [standing.what, f"{standing.total - standing.done:,} of {standing.total:,} samples left"]
+    if standing.what != "clean":
+        parts.append(f"robust so far {_percent(standing.robust / standing.samples)}")
+    if standing.seconds_left is not None:
+        parts.append(f"{duration(standing.seconds_left)} left")
+    return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:
