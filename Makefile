@@ -48,9 +48,10 @@ format: $(ENV)
 bench-env: $(BENCH_ENV)
 
 $(BENCH_ENV): pyproject.toml constraints.txt benchmarks/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt \
-		-e . torchattacks adversarial-robustness-toolbox
+		-e . torchattacks adversarial-robustness-toolbox multiprocess foolbox pyautoattack
 	@touch $@
 
 bench: $(ENV) $(BENCH_ENV)

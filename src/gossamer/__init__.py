@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gossamer.attacks.pgd import PGD
     from gossamer.data.dataset import from_tensors
     from gossamer.data.registry import load
+    from gossamer.evaluation.audit import audit
     from gossamer.evaluation.curve import security_curve
     from gossamer.evaluation.evaluate import evaluate
     from gossamer.recipe.open import open_run
@@ -24,6 +25,7 @@ _HOMES = {
     "FGSM": "gossamer.attacks.fgsm",
     "PGD": "gossamer.attacks.pgd",
     "ThreatModel": "gossamer.threat",
+    "audit": "gossamer.evaluation.audit",
     "evaluate": "gossamer.evaluation.evaluate",
     "finalise": "gossamer.sparsity.finalize",
     "from_tensors": "gossamer.data.dataset",
@@ -40,6 +42,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "ThreatModel",
+    "audit",
     "evaluate",
     "finalise",
     "from_tensors",

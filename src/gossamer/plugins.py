@@ -1,6 +1,7 @@
 """Which object does a user's "package.module:name" mean?"""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -40,6 +41,29 @@ def resolve(reference: str) -> object:
             )
         found = getattr(found, name)
     return found
+
+
+def make(reference: str, **options: object) -> object:
+    """Return what the user's factory makes of the options, or the object itself where it cannot be called.
+
+    Raises ConfigError as `resolve` does, and for options that the factory does not take.
+    """
+    factory = resolve(reference)
+    if not callable(factory):
+        return factory
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise ConfigError(
+            f"factory {reference}",
+            expected=f"arguments that fit {reference.rpartition(':')[2]}{inspect.signature(factory)}",
+            got=f"{', '.join(options) or 'none'} ({error})",
+            remedy="rename or remove the options, or let the factory take them",
+        ) from error
+    except ValueError:
+        # Built-in callables may not tell their signature; the call itself will.
+        return factory(**options)
+    return factory(**options)
 
 
 def _import(module_name: str, reference: str) -> object:

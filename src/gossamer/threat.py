@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, Protocol, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -123,8 +123,33 @@ class ThreatModel:
     def violates(self, x_adv: Tensor, x: Tensor, tolerance: float = 1e-6) -> Tensor:
         """Return where x_adv leaves ball or box by more than `tolerance`, or is not a number: (N,) bool."""
         inside_ball = self.distance(x_adv, x) <= self.eps + tolerance
-        inside_box = ((x_adv >= -tolerance) & (x_adv <= 1 + tolerance)).flatten(1).all(dim=1)
-        return ~(inside_ball & inside_box)
+        return ~inside_ball | leaves_box(x_adv, tolerance)
+
+
+class Allowance(Protocol):
+    """What an attacker may do, as far as a judge asks: a ball, a union of balls, a set of places.
+
+    norm: the ball's, or another word where there is none; eps: in pixel units of [0, 1], 0 where there is no ball.
+    """
+
+    @property
+    def norm(self) -> str:
+        """The name of the norm, or of what stands for it."""
+        ...
+
+    @property
+    def eps(self) -> float:
+        """The radius."""
+        ...
+
+    def violates(self, x_adv: Tensor, x: Tensor, tolerance: float = 1e-6) -> Tensor:
+        """Return where x_adv is not allowed for x, or is not a number: (N,) bool."""
+        ...
+
+
+def leaves_box(x_adv: Tensor, tolerance: float = 1e-6) -> Tensor:
+    """Return where x_adv: (N, C, H, W) leaves [0, 1] by more than `tolerance`, or is not a number: (N,) bool."""
+    return ~((x_adv >= -tolerance) & (x_adv <= 1 + tolerance)).flatten(1).all(dim=1)
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

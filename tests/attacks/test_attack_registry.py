@@ -42,7 +42,7 @@ def test_the_evaluation_preset_and_an_option_over_it() -> None:
 
 
 def test_unknown_names_and_options() -> None:
-    with pytest.raises(ConfigError, match="fgsm, pgd"):
+    with pytest.raises(ConfigError, match=r"fgsm, .*pgd"):
         build("pgdd", THREAT)
     with pytest.raises(ConfigError, match="got stepz"):
         build("pgd", THREAT, stepz=3)

@@ -161,7 +161,9 @@ def test_mixed_batch_by_hand() -> None:
     assert loss.total.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
     assert loss.parts["adversarial"].item() == pytest.approx(math.log(4))
     assert loss.parts["natural"].item() == pytest.approx(math.log(4 / 3))
-    assert not loss.logits
+    assert loss.rows["adversarial"].tolist() == [0]
+    assert loss.rows["natural"].tolist() == [1]
+    assert all(loss.logits[name].shape[0] == 1 for name in ("adversarial", "natural"))
     assert len(model.seen) == 1
 
 
@@ -181,7 +183,8 @@ def test_every_objective_crafts_inside_the_ball_and_trains(name: str) -> None:
     loss.total.backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
     assert not any(value.requires_grad for value in [*loss.parts.values(), *loss.logits.values()])
-    assert all(value.shape == (6, 5) for value in loss.logits.values())
+    for name, value in loss.logits.items():
+        assert value.shape == (len(loss.rows.get(name, batch.y)), 5)
 
 
 def test_published_training_attacks() -> None:

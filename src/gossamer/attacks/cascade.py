@@ -1,6 +1,8 @@
 """How do several attacks act as one? One after the other, each on the images that the ones before left standing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,6 +12,18 @@ from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel, per_image
 from gossamer.types import Attack, Model
+
+Member: TypeAlias = tuple[str, Attack]
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """An attack that is several, by name and in order; each is tried on what the ones before left standing."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The attacks by name, in order."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +35,7 @@ class Cascade:
     """
 
     threat: ThreatModel
-    members: tuple[tuple[str, Attack], ...]
+    members: tuple[Member, ...]
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.members]
@@ -35,15 +49,25 @@ class Cascade:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, draws: Draws = SEED_ZERO) -> Tensor:
         """Return x_adv for x: (N, C, H, W) in [0, 1] and labels y: (N,): the first point at which the model errs."""
-        worst = x.clone()
-        left = torch.arange(len(x), device=x.device)
-        for name, attack in self.members:
-            if not len(left):
-                break
-            found = attack(model, x[left], y[left], draws=draws.select(left).at(name))
-            with torch.no_grad():
-                broken = model(found).argmax(dim=1) != y[left]
-            broken &= ~self.threat.violates(found, x[left])
-            worst[left] = torch.where(per_image(broken, x), found, worst[left])
-            left = left[~broken]
-        return worst
+        return attack_in_order(self.members, self.threat, model, x, y, draws)
+
+
+def attack_in_order(
+    members: Sequence[Member], threat: ThreatModel, model: Model, x: Tensor, y: Tensor, draws: Draws
+) -> Tensor:
+    """Return the first admissible point at which the model errs for each image, x where there is none.
+
+    x: (N, C, H, W) in [0, 1]; y: (N,).
+    """
+    worst = x.clone()
+    left = torch.arange(len(x), device=x.device)
+    for name, attack in members:
+        if not len(left):
+            break
+        found = attack(model, x[left], y[left], draws=draws.select(left).at(name))
+        with torch.no_grad():
+            broken = model(found).argmax(dim=1) != y[left]
+        broken &= ~threat.violates(found, x[left])
+        worst[left] = torch.where(per_image(broken, x), found, worst[left])
+        left = left[~broken]
+    return worst

@@ -4,13 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, cast
 
+from gossamer.attacks.apgd import APGD
+from gossamer.attacks.autoattack import AutoAttack
+from gossamer.attacks.carlini_wagner import CarliniWagner
+from gossamer.attacks.fab import FAB
 from gossamer.attacks.fgsm import FGSM
+from gossamer.attacks.foreign import FoolboxAttack
 from gossamer.attacks.pgd import PGD
+from gossamer.attacks.spatial import Spatial
+from gossamer.attacks.square import Square
 from gossamer.attacks.starts import RANDOM, parse_start
 from gossamer.attacks.steps import OverSteps, parse_step
 from gossamer.attacks.targets import parse_target
+from gossamer.attacks.zoo import ZOO
 from gossamer.errors import ConfigError
-from gossamer.plugins import is_reference, resolve
+from gossamer.plugins import is_reference
+from gossamer.plugins import make as make_foreign
 from gossamer.threat import ThreatModel
 from gossamer.types import Attack
 
@@ -23,11 +32,15 @@ _PARSERS: Mapping[str, Callable[[Any], object]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AttackEntry:
-    """One named attack: its dataclass, what the name fixes unless an option says otherwise, and one line on it."""
+    """One named attack: its dataclass, what the name fixes unless an option says otherwise, and one line on it.
+
+    in_norm: it works under the threat it is built with; otherwise its fields say what the attacker may do.
+    """
 
     make: type
     summary: str
     preset: Mapping[str, object] = field(default_factory=dict[str, object])
+    in_norm: bool = True
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -36,7 +49,70 @@ class AttackEntry:
 
 
 ATTACKS: dict[str, AttackEntry] = {
+    "apgd-ce": AttackEntry(make=APGD, summary="Auto-PGD on the cross-entropy (Croce & Hein, 2020)"),
+    "apgd-dlr": AttackEntry(
+        make=APGD,
+        summary="Auto-PGD on the difference of logits ratio (Croce & Hein, 2020)",
+        preset={"loss": "dlr"},
+    ),
+    "apgd-t": AttackEntry(
+        make=APGD,
+        summary="Auto-PGD towards each of the 9 likeliest wrong classes (Croce & Hein, 2020)",
+        preset={"loss": "dlr", "targets": 9},
+    ),
+    "autoattack": AttackEntry(
+        make=AutoAttack,
+        summary="APGD-CE, APGD-T, FAB-T and Square in turn: the standard version (Croce & Hein, 2020)",
+    ),
+    "autoattack-plus": AttackEntry(
+        make=AutoAttack,
+        summary="the standard version and the untargeted attacks with 5 restarts",
+        preset={"version": "plus"},
+    ),
+    "autoattack-rand": AttackEntry(
+        make=AutoAttack,
+        summary="for stochastic models: APGD-CE and APGD-DLR on the mean of 20 passes",
+        preset={"version": "rand"},
+    ),
+    "autoattack-early": AttackEntry(
+        make=AutoAttack,
+        summary="the untargeted ensemble of the first tables, 5 restarts",
+        preset={"version": "early"},
+    ),
+    "fab": AttackEntry(
+        make=FAB, summary="fast adaptive boundary attack, 5 restarts, nearest class (Croce & Hein, 2020)"
+    ),
+    "fab-t": AttackEntry(
+        make=FAB,
+        summary="fast adaptive boundary attack towards each of the 9 likeliest wrong classes (Croce & Hein, 2020)",
+        preset={"targets": 9, "restarts": 1},
+    ),
+    "cw-l2": AttackEntry(
+        make=CarliniWagner, summary="the smallest l2 change, by Adam in tanh space (Carlini & Wagner, 2017)"
+    ),
+    "cw-pgd": AttackEntry(
+        make=PGD,
+        summary="PGD on Carlini & Wagner's margin, 32 steps of 2.5 eps/32; the first success counts",
+        preset={
+            "loss": "margin",
+            "steps": 32,
+            "step": OverSteps(2.5),
+            "start": RANDOM,
+            "returns": "first",
+            "early_drop": True,
+        },
+    ),
+    "deepfool": AttackEntry(
+        make=FoolboxAttack,
+        summary="DeepFool, by foolbox (Moosavi-Dezfooli et al., 2016): l_inf and l_2",
+        preset={"attack": "deepfool"},
+    ),
     "fgsm": AttackEntry(make=FGSM, summary="one gradient step of length eps (Goodfellow et al., 2015)"),
+    "fmn": AttackEntry(
+        make=FoolboxAttack,
+        summary="fast minimum norm, by foolbox (Pintor et al., 2021)",
+        preset={"attack": "fmn"},
+    ),
     "pgd": AttackEntry(make=PGD, summary="projected gradient ascent (Madry et al., 2018)"),
     "pgd-50-10": AttackEntry(
         make=PGD,
@@ -49,6 +125,18 @@ ATTACKS: dict[str, AttackEntry] = {
             "returns": "last",
             "early_drop": True,
         },
+    ),
+    "spatial": AttackEntry(
+        make=Spatial,
+        summary="the worst rotation and shift of a grid (Engstrom et al., 2019); in no norm ball",
+        in_norm=False,
+    ),
+    "square": AttackEntry(
+        make=Square,
+        summary="random search over square windows, 5000 queries, no gradient (Andriushchenko et al., 2020)",
+    ),
+    "zoo": AttackEntry(
+        make=ZOO, summary="zeroth order optimisation of the l2 distance, no gradient (Chen et al., 2017)"
     ),
 }
 
@@ -71,7 +159,8 @@ def build(name: str, threat: ThreatModel, **options: object) -> Attack:
         )
     entry = ATTACKS[name]
     read = _read_options(f"attack {name}", options, entry.options)
-    return cast("Attack", entry.make(threat=threat, **{**entry.preset, **read}))
+    allowed = {"threat": threat} if entry.in_norm else {}
+    return cast("Attack", entry.make(**allowed, **{**entry.preset, **read}))
 
 
 def adjust(attack: Attack, **options: object) -> Attack:
@@ -96,9 +185,8 @@ def _read_options(subject: str, options: Mapping[str, object], known: Sequence[s
 
 
 def _build_foreign(reference: str, threat: ThreatModel, options: Mapping[str, object]) -> Attack:
-    factory = resolve(reference)
-    made: object = factory(threat=threat, **options) if callable(factory) else factory
-    if not callable(factory) or not callable(made):
+    made = make_foreign(reference, threat=threat, **options)
+    if not callable(made):
         raise ConfigError(
             f"attack {reference}",
             expected="a factory that returns attack(model, x, y, *, draws) -> x_adv",

@@ -1,16 +1,21 @@
-"""`gossamer evaluate`: attack a run, or a model of one's own, and write what was measured."""
+"""`gossamer evaluate`: attack a run, an ONNX file or a model of one's own, and write what was measured."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 import yaml
+from torch import nn
 
 from gossamer.attacks.registry import build as build_attack
+from gossamer.attacks.transfer import Transfer
+from gossamer.data import DataSet
 from gossamer.data.registry import load
 from gossamer.errors import ConfigError
+from gossamer.evaluation.adapters import Outputs, as_module
 from gossamer.evaluation.evaluate import Evaluation
 from gossamer.evaluation.evaluate import evaluate as measure
+from gossamer.evaluation.onnx_model import OnnxModel
 from gossamer.recipe.build import build_foreign_model
 from gossamer.recipe.open import open_run
 from gossamer.recipe.train import evaluation_name
@@ -22,10 +27,11 @@ from gossamer.types import Attack
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="a run folder; leave out with --model")] = None,
+    run: Annotated[Path | None, typer.Argument(help="a run folder or .onnx file; leave out with --model")] = None,
     attack: Annotated[
         str, typer.Option(help="an attack (`gossamer list attacks`) or package.module:factory")
     ] = "pgd-50-10",
+    threat: Annotated[str | None, typer.Option(help="norm and radius as linf:8/255; by default the run's own")] = None,
     eps: Annotated[
         str | None, typer.Option(help="radius such as 8/255, or several with commas; by default the run's own")
     ] = None,
@@ -37,9 +43,14 @@ def evaluate(
     part: Annotated[str, typer.Option(help="test, train or held_out")] = "test",
     model: Annotated[str | None, typer.Option(help="package.module:factory of your own model")] = None,
     weights: Annotated[Path | None, typer.Option(help="safetensors file for --model")] = None,
-    data: Annotated[str | None, typer.Option(help="data set for --model (`gossamer list datasets`)")] = None,
+    outputs: Annotated[str, typer.Option(help="what --model or the file gives: logits or probabilities")] = "logits",
+    twin: Annotated[
+        str | None, typer.Option(help="package.module:factory of a network on which the attack seeks its points")
+    ] = None,
+    twin_weights: Annotated[Path | None, typer.Option(help="safetensors file for --twin")] = None,
+    data: Annotated[str | None, typer.Option(help="data set, where no run names it (`gossamer list datasets`)")] = None,
     data_option: Annotated[
-        list[str] | None, typer.Option(help="an option of the data set for --model, as image_size=32; repeatable")
+        list[str] | None, typer.Option(help="an option of --data, as image_size=32; repeatable")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="where data sets lie; by default $GOSSAMER_DATA")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images at a time; found automatically if left out")] = None,
@@ -48,25 +59,18 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="where to write the result")] = None,
 ) -> None:
     """Measure clean and robust accuracy; with a run, the result is kept in its folder too."""
-    if (run is None) == (model is None):
-        raise ConfigError(
-            "what to evaluate",
-            expected="a run folder, or --model package.module:factory",
-            got="neither" if run is None else "both",
-            remedy="give one of the two",
-        )
-    opened = open_run(run, data_dir) if run is not None else None
-    threat = opened.threat if opened else None
-    attacks = _attacks(attack, _threats(eps, norm, threat), _options(option))
+    path = _only(run, model)
+    opened = open_run(path, data_dir) if path is not None and path.suffix != ".onnx" else None
+    attacks = _attacks(attack, _threats(threat, eps, norm, opened.threat if opened else None), _options(option))
     if opened is not None:
-        network, images, name = opened.model(), opened.part(part), opened.folder.name
+        network, images, name = opened.model().eval(), opened.part(part), opened.folder.name
     else:
-        assert model is not None
-        network, images, name = (
-            _own(model, weights),
-            _data(data, part, data_dir, _options(data_option, "--data-option")),
-            model,
-        )
+        images = _data(data, part, data_dir, _options(data_option, "--data-option"))
+        own = OnnxModel(path) if path is not None else _own(str(model), weights)
+        network, name = as_module(own, outputs=cast("Outputs", outputs)).eval(), str(path or model)
+    if twin is not None:
+        source = as_module(_own(twin, twin_weights, "--twin-weights")).eval()
+        attacks = [Transfer(attack=each, source=source) for each in attacks]
     with progress() as shown:
         measured = measure(
             network,
@@ -86,12 +90,30 @@ def evaluate(
         _save(measured, opened.folder.result(evaluation_name(measured)))
 
 
+def _only(run: Path | None, model: str | None) -> Path | None:
+    """Return the run or file where it is given, None where a model of one's own is."""
+    if (run is None) != (model is None):
+        return run
+    raise ConfigError(
+        "what to evaluate",
+        expected="a run folder, or --model package.module:factory, or an .onnx file",
+        got="none" if run is None else "more than one",
+        remedy="give one of them",
+    )
+
+
 def _save(measured: Evaluation, path: Path) -> None:
     measured.save(path)
     print(f"written: {path}")
 
 
-def _threats(eps: str | None, norm: str | None, own: ThreatModel | None) -> list[ThreatModel]:
+def _threats(text: str | None, eps: str | None, norm: str | None, own: ThreatModel | None) -> list[ThreatModel]:
+    if text is not None and (eps, norm) != (None, None):
+        raise ConfigError(
+            "--threat", expected="no --eps and --norm beside it", got=text, remedy="write both in one, as linf:8/255"
+        )
+    if text is not None:
+        return [ThreatModel.parse(text)]
     if eps is None and own is None:
         raise ConfigError("--eps", expected="a radius", got="none", remedy="write --eps 8/255")
     chosen: Any = norm or (own.norm if own else "linf")
@@ -117,7 +139,7 @@ def _attacks(name: str, threats: list[ThreatModel], options: dict[str, Any]) -> 
     return [build_attack(name, threat, **options) for threat in threats]
 
 
-def _own(reference: str, weights: Path | None) -> Any:
+def _own(reference: str, weights: Path | None, flag: str = "--weights") -> nn.Module:
     network = build_foreign_model(reference, {})
     if weights is None:
         return network
@@ -126,7 +148,7 @@ def _own(reference: str, weights: Path | None) -> Any:
         network.load_state_dict(found)
     except RuntimeError as error:
         raise ConfigError(
-            f"--weights {weights}",
+            f"{flag} {weights}",
             expected=f"the tensors of {reference}",
             got=" ".join(str(error).split())[:300],
             remedy="save them with safetensors.torch.save_file(model.state_dict(), FILE)",
@@ -134,7 +156,7 @@ def _own(reference: str, weights: Path | None) -> Any:
     return network
 
 
-def _data(name: str | None, part: str, data_dir: Path | None, options: dict[str, Any]) -> Any:
+def _data(name: str | None, part: str, data_dir: Path | None, options: dict[str, Any]) -> DataSet:
     if name is None:
         raise ConfigError("--data", expected="a data set", got="none", remedy="write --data folder --data-dir DIR, say")
     return load(name, part, data_dir=data_dir, **options)

@@ -10,7 +10,7 @@ from gossamer.errors import ConfigError
 
 def list_things(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, objectives, attacks, models, datasets or recipes")
+        str | None, typer.Argument(help="methods, objectives, attacks, models, datasets, recipes or protocols")
     ] = None,
 ) -> None:
     """Print what can be named in a recipe or on the command line."""
@@ -60,6 +60,12 @@ def _recipes() -> Mapping[str, str]:
     return recipes()
 
 
+def _protocols() -> Mapping[str, str]:
+    from gossamer.cli.protocol import PROTOCOLS  # noqa: PLC0415
+
+    return {name: summary for name, (_, summary) in PROTOCOLS.items()}
+
+
 _KINDS: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "methods": _methods,
     "objectives": _objectives,
@@ -67,4 +73,5 @@ _KINDS: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "models": _models,
     "datasets": _datasets,
     "recipes": _recipes,
+    "protocols": _protocols,
 }

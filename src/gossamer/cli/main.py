@@ -20,6 +20,8 @@ COMMANDS = {
     "list": Command("gossamer.cli.listing", "list_things", "what there is: methods, attacks, models, data, recipes"),
     "train": Command("gossamer.cli.train", "train", "train a recipe, evaluate it, or go on where it stopped"),
     "evaluate": Command("gossamer.cli.evaluate", "evaluate", "attack a run, or a model of your own"),
+    "audit": Command("gossamer.cli.audit", "audit", "say whether a robust accuracy can be trusted, and why"),
+    "protocol": Command("gossamer.cli.protocol", "protocol", "measure runs by a protocol of the field"),
     "report": Command("gossamer.cli.report", "report", "draw runs on one self-contained page"),
 }
 

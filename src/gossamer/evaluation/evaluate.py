@@ -9,20 +9,24 @@ from torch import Tensor, nn
 
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError
+from gossamer.evaluation.adapters import Outputs, as_module, name_of
 from gossamer.evaluation.batches import Batches, fitting_batch_size
+from gossamer.evaluation.checks import check_clean, check_subject
+from gossamer.evaluation.judge import predict
 from gossamer.evaluation.ledger import Ledger
 from gossamer.evaluation.outcomes import Bench, interval, share
 from gossamer.evaluation.plan import plan_of
 from gossamer.evaluation.record import Evaluation
-from gossamer.evaluation.samples import Data, as_dataset, check_labels, select_samples
+from gossamer.evaluation.samples import Data, as_dataset, select_samples
 from gossamer.evaluation.shards import Shard
 from gossamer.evaluation.standing import Progress
-from gossamer.evaluation.subject import Subject, at_rest, count_classes, count_weights, place_of, prepare
+from gossamer.evaluation.subject import Subject, at_rest, count_weights, place_of, prepare, seed_noise
 from gossamer.evaluation.trials import Attacks, Trial, parameters, plan_trials
 from gossamer.runs import results
 from gossamer.runs.environment import environment
+from gossamer.seeding import derive
 from gossamer.threat import ThreatModel
-from gossamer.types import Precision
+from gossamer.types import Model, Precision
 
 SURROGATE_CHECK = 8
 """Images on which a surrogate must give the model's logits."""
@@ -31,7 +35,7 @@ WHOLE = Shard()
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Model,
     data: Data,
     attacks: Attacks,
     *,
@@ -47,8 +51,9 @@ def evaluate(
     partial: Path | str | None = None,
     save_seconds: float = 30.0,
     shard: Shard = WHOLE,
+    outputs: Outputs = "logits",
 ) -> Evaluation:
-    """Measure the clean and the robust accuracy of any module that maps images in [0, 1] to logits.
+    """Measure the clean and the robust accuracy of any module or function that maps images in [0, 1] to logits.
 
     data: a DataSet, or (x, y) with x: (N, C, H, W), uint8 or in [0, 1], and y: (N,); n: how many of them
     (`select_samples` chooses). attacks: an Attack, a name such as "pgd-50-10" (with threat="linf:8/255"), a
@@ -61,7 +66,7 @@ def evaluate(
 
     partial: a folder for partial results, saved every `save_seconds`; an evaluation that was killed goes on from
     there with the batch size it began with, and ends in the same flags; removed at the end. shard: evaluate every
-    k-th sample alone, and `merge` the parts.
+    k-th sample alone, and `merge` the parts. outputs: what the model gives; of probabilities the log is taken.
 
     Raises ConfigError for impossible arguments, DataError for data that do not fit the model, RunError for logits
     that are not finite, a sample that does not fit into memory, and partial results of another evaluation.
@@ -70,13 +75,17 @@ def evaluate(
     chosen, selection = select_samples(whole, n, seed=seed)
     dataset = shard.part(chosen)
     trials = plan_trials(attacks, threat)
-    place = place_of(model, device)
+    label = name or name_of(model)
+    module = as_module(model, outputs=outputs)
+    place = place_of(module, device)
     started = time.perf_counter()
-    with at_rest(model, place) as resting:
+    notices = check_subject(module, dataset, trials, device=place)
+    with at_rest(module, place) as resting:
         example = dataset.float(torch.arange(min(SURROGATE_CHECK, len(dataset))), device=place)
-        check_labels(dataset, count_classes(resting, example[:1]))
         subject = prepare(resting, fast=fast, example=example, precision=precision)
-        plan = plan_of(resting, dataset, trials, seed=seed, fast=fast, precision=precision, shard=str(shard))
+        seed_noise(derive(seed, "plan"), place)
+        settings = {"seed": seed, "fast": fast, "precision": precision, "shard": str(shard)}
+        plan = plan_of(resting, dataset, trials, logits=_logits_of(resting, example), **settings)
         ledger = Ledger.open(None if partial is None else Path(partial), plan, seconds=save_seconds)
         before = ledger.seconds_before
         batches = Batches(_batch_size(batch_size, dataset, subject, ledger))
@@ -84,7 +93,6 @@ def evaluate(
         clean = bench.clean()
         outcomes = tuple(bench.run(trial, clean) for trial in trials)
         weights, nonzero = count_weights(resting)
-    label = name or type(model).__name__
     density = nonzero / weights if weights else 1.0
     standing = torch.tensor([outcome.robust for outcome in outcomes]).all(dim=0)
     measured = Evaluation(
@@ -104,6 +112,7 @@ def evaluate(
         batch_size=batches.size,
         environment=environment(place),
         attacks=outcomes,
+        notices=(*notices, *check_clean(clean.argmax(dim=1), dataset.labels.cpu(), clean.shape[1])),
     )
     ledger.close()
     return measured
@@ -115,6 +124,11 @@ def _batch_size(given: int | None, dataset: DataSet, subject: Subject, ledger: L
     size = given or ledger.batch_size or fitting_batch_size(subject.attacked, dataset, subject.device)
     ledger.batch_size = size
     return size
+
+
+def _logits_of(model: nn.Module, example: Tensor) -> list[list[float]]:
+    """Return a model's logits on a few images, coarsely: what tells functions apart that have no parameters."""
+    return [[float(f"{value:.2g}") for value in row] for row in predict(model, example).tolist()]
 
 
 def _dataset(whole: DataSet, selection: str, n: int) -> results.Dataset:

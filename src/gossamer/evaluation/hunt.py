@@ -16,7 +16,7 @@ from gossamer.evaluation.ledger import Ledger, Tensors
 from gossamer.evaluation.standing import Progress, Teller
 from gossamer.evaluation.subject import Subject, seed_noise
 from gossamer.seeding import Draws, Key, derive
-from gossamer.threat import ThreatModel
+from gossamer.threat import Allowance
 from gossamer.types import Attack, Model
 
 
@@ -30,7 +30,7 @@ class Hunt:
     stage: str
     keys: tuple[Key, ...]
     attack: Attack
-    threat: ThreatModel
+    threat: Allowance
     positions: Tensor
     clean: Tensor
 
@@ -58,7 +58,8 @@ class Found:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Found":
         """Return what `tensors` gave."""
-        return cls(*(tensors[name].bool() for name in ("broken", "rejected", "borderline")), float(tensors["seconds"]))
+        broken, rejected, borderline = (tensors[name].bool() for name in ("broken", "rejected", "borderline"))
+        return cls(broken, rejected, borderline, float(tensors["seconds"]))
 
     def tensors(self) -> Tensors:
         """Return everything, to be saved."""

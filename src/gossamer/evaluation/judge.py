@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gossamer.errors import ConfigError, RunError
-from gossamer.threat import ThreatModel
+from gossamer.threat import Allowance
 from gossamer.types import Model
 
 TOLERANCE = 1e-6
@@ -40,7 +40,7 @@ def judge(
     x: Tensor,
     x_adv: Tensor,
     y: Tensor,
-    threat: ThreatModel,
+    threat: Allowance,
     *,
     index: Tensor | None = None,
 ) -> Outcome:
@@ -64,7 +64,7 @@ def _is_borderline(logits: Tensor) -> Tensor:
     return first - second <= BORDERLINE * logits.abs().amax(dim=1)
 
 
-def admit(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+def admit(x_adv: Tensor, x: Tensor, threat: Allowance) -> tuple[Tensor, Tensor]:
     """Return the points to judge, (N, C, H, W), and where x_adv was rejected and x stands in its place: (N,) bool.
 
     Raises RunError where x_adv has another shape than x.

@@ -92,7 +92,7 @@ def _choose(model: nn.Module, dataset: DataSet, count: int, device: torch.device
 def _rungs(trial: Trial, eps_ladder: Sequence[float] | None) -> tuple[float, ...]:
     if eps_ladder is not None:
         return tuple(eps_ladder)
-    if not has_eps(trial.attack):
+    if not has_eps(trial.attack) or not isinstance(trial.threat, ThreatModel):
         return ()
     largest = 1.0 if trial.threat.norm == "linf" else math.inf
     return tuple(dict.fromkeys(min(rung * trial.threat.eps, largest) for rung in LADDER))
@@ -102,6 +102,8 @@ def _climber(model: nn.Module, trial: Trial, x: Tensor, y: Tensor, draws: Draws)
     def climb(eps: float) -> Tensor:
         if eps == 0:
             return x
+        # An attack whose eps can be changed has a ball.
+        assert isinstance(trial.threat, ThreatModel)
         found = at_eps(trial.attack, eps)(model, x, y, draws=draws)
         return admit(found, x, ThreatModel(trial.threat.norm, eps))[0]
 

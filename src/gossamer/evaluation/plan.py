@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gossamer.data import DataSet
 from gossamer.evaluation.trials import Trial, parameters
+from gossamer.types import Attack
 
 
 def plan_of(model: nn.Module, dataset: DataSet, trials: Sequence[Trial], **settings: Any) -> dict[str, Any]:
@@ -17,7 +18,9 @@ def plan_of(model: nn.Module, dataset: DataSet, trials: Sequence[Trial], **setti
     return {
         "model": fingerprint(model),
         "data": {"checksum": dataset.checksum, "samples": _digest_of(dataset.index)},
-        "attacks": [[trial.name, str(trial.threat), parameters(trial.attack)] for trial in trials],
+        "attacks": [
+            [trial.name, str(trial.threat), parameters(trial.attack), _source_of(trial.attack)] for trial in trials
+        ],
         **settings,
     }
 
@@ -35,6 +38,12 @@ def fingerprint(model: nn.Module) -> str:
             found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             found.update(_bytes(tensor))
     return found.hexdigest()
+
+
+def _source_of(attack: Attack) -> str | None:
+    """Return the fingerprint of the other network an attack crafts on, where there is one."""
+    source = getattr(attack, "source", None)
+    return fingerprint(source) if isinstance(source, nn.Module) else None
 
 
 def _digest_of(tensor: Tensor) -> str:

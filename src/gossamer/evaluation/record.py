@@ -20,11 +20,13 @@ class Evaluation(results.Evaluation):
     def __str__(self) -> str:
         lines = [f"clean accuracy {_share(self.clean_accuracy, self.clean_interval)}, n = {self.n}"]
         lines += [_sentence(outcome) for outcome in self.attacks]
+        lines += [f"  after {stage.attack}: {stage.robust_accuracy:.2%}" for stage in self.attacks[0].stages or ()]
         if len(self.attacks) > 1:
             accuracy = _share(self.robust_accuracy, self.interval)
             lines.append(f"robust accuracy {accuracy} under {self.attack} ({self.threat}, n = {self.n})")
-        lines.append(f"density {self.density:.2%}: {self.nonzero:,} of {self.weights:,} weights")
-        return "\n".join(lines)
+        if self.weights:
+            lines.append(f"density {self.density:.2%}: {self.nonzero:,} of {self.weights:,} weights")
+        return "\n".join([*lines, *map(str, self.notices)])
 
     __repr__ = __str__
 

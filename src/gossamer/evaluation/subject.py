@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gossamer.attacks.crafting import crafting
 from gossamer.errors import ConfigError, DataError, GossamerError
 from gossamer.evaluation.judge import predict
+from gossamer.kernels import accelerator
 from gossamer.models.folding import build_surrogate
 from gossamer.sparsity.targets import PRUNABLE, targets
 from gossamer.types import Model, Precision
@@ -56,12 +57,22 @@ def seed_noise(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def prepare(model: nn.Module, *, fast: bool, example: Tensor, precision: Precision = "float32") -> Subject:
+def prepare(
+    model: nn.Module,
+    *,
+    fast: bool,
+    example: Tensor,
+    precision: Precision = "float32",
+    compile: bool = False,  # noqa: A002
+) -> Subject:
     """Return the subject of a model at rest; fast: look for a surrogate that agrees on example: (B, C, H, W).
 
     With precision bf16, candidates are sought in it, on the surrogate or else the model; the model judges in its own.
+    compile: the surrogate runs on kernels compiled for this machine, where there are any for the device; raises
+    ConfigError where they cannot be compiled.
     """
-    surrogate: Model | None = build_surrogate(model, example=example) if fast else None
+    rewrite = accelerator(example.device) if fast and compile else None
+    surrogate: Model | None = build_surrogate(model, example=example, rewrite=rewrite) if fast else None
     if precision == "bf16":
         surrogate = _in_bf16(surrogate or model, example.device)
     return Subject(model=model, surrogate=surrogate, device=example.device)

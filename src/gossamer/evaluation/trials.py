@@ -9,10 +9,10 @@ from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
-from gossamer.attacks.cascade import Cascade
+from gossamer.attacks.cascade import Cascade, Ensemble
 from gossamer.attacks.registry import ATTACKS, build
 from gossamer.errors import ConfigError
-from gossamer.threat import ThreatModel
+from gossamer.threat import Allowance, ThreatModel
 from gossamer.types import Attack
 
 Attacks: TypeAlias = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
@@ -24,7 +24,7 @@ class Trial:
 
     name: str
     attack: Attack
-    threat: ThreatModel
+    threat: Allowance
 
 
 def plan_trials(attacks: Attacks, threat: ThreatModel | str | None = None) -> tuple[Trial, ...]:
@@ -58,6 +58,9 @@ def at_eps(attack: Attack, eps: float) -> Attack:
     """
     names = _field_names(attack)
     value = cast("Any", attack)
+    if isinstance(attack, Cascade):
+        members = tuple((name, at_eps(member, eps)) for name, member in attack.members)
+        return dataclasses.replace(attack, threat=ThreatModel(attack.threat.norm, eps), members=members)
     if "threat" in names:
         return dataclasses.replace(value, threat=ThreatModel(value.threat.norm, eps))
     if "attack" in names:
@@ -89,7 +92,7 @@ def parameters(attack: Attack) -> dict[str, Any]:
 
 def members(trial: Trial) -> tuple[tuple[str, Attack], ...]:
     """Return the attacks of a trial by name: the members of a cascade, or the one attack."""
-    return trial.attack.members if isinstance(trial.attack, Cascade) else ((trial.name, trial.attack),)
+    return trial.attack.members if isinstance(trial.attack, Ensemble) else ((trial.name, trial.attack),)
 
 
 def find_parameter(values: Mapping[str, Any], name: str) -> Any:
@@ -112,7 +115,9 @@ def _trial(name: str | None, given: str | Attack, threat: ThreatModel | None) ->
     if isinstance(given, str):
         if threat is None:
             raise ConfigError(f"attack {given}", expected="a threat", got="none", remedy='write threat="linf:8/255"')
-        return Trial(name=name or given, attack=build(given, threat), threat=threat)
+        attack = build(given, threat)
+        own = _threat_of(attack)
+        return Trial(name=name or given, attack=attack, threat=threat if isinstance(own, ThreatModel | None) else own)
     own = _threat_of(given)
     judged_by = threat or own
     label = name or _name_of(given, own)
@@ -126,16 +131,17 @@ def _trial(name: str | None, given: str | Attack, threat: ThreatModel | None) ->
     return Trial(name=label, attack=given, threat=judged_by)
 
 
-def _threat_of(attack: Attack) -> ThreatModel | None:
+def _threat_of(attack: Attack) -> Allowance | None:
     found = getattr(attack, "threat", None)
-    if isinstance(found, ThreatModel):
-        return found
+    if found is not None and hasattr(found, "violates"):
+        return cast("Allowance", found)
     inner = getattr(attack, "attack", None)
     return None if inner is None else _threat_of(inner)
 
 
-def _name_of(attack: Attack, threat: ThreatModel | None) -> str:
-    presets = () if threat is None else (name for name in ATTACKS if build(name, threat) == attack)
+def _name_of(attack: Attack, threat: Allowance | None) -> str:
+    kin = [name for name, entry in ATTACKS.items() if type(attack) is entry.make]
+    presets = (name for name in kin if isinstance(threat, ThreatModel) and build(name, threat) == attack)
     own = getattr(attack, "__name__", type(attack).__name__)
     return next(iter(presets), own.lower())
 

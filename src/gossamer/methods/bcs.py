@@ -14,7 +14,7 @@ from gossamer.training.phases import Phase
 # Published initial shares of weights, by family; every other layer starts with density / 2.
 _RESNET = {"conv1.weight": 0.6, "layer1.*": 0.2, "fc.weight": 0.6}
 _WIDERESNET = {"conv1.weight": 0.6, "layer1.*": 0.1, "fc.weight": 0.6}
-_VGG = {"block1.*": 0.6, "block2.*": 0.2, "dense.fc3.weight": 0.6}
+_VGG = {"block1.*": 0.6, "block2.*": 0.2, "dense.out.weight": 0.6}
 _ENDS = {"conv1.weight": 0.6, "fc.weight": 0.6}
 
 INITIAL: Mapping[str, Mapping[str, float]] = {
@@ -78,7 +78,7 @@ class BCS:
             initial=initial,
             strict=self.strict,
             reset_velocity=self.reset_velocity,
-            # A family's table also serves its variants, such as VGG-16 with one dense layer instead of three.
+            # A family's table also serves its variants.
             every_pattern_matches=self.initial is not None,
         )
         return (replace(base, sparsifier=sparsifier),)

@@ -110,6 +110,7 @@ def build_surrogate(
     *,
     memory_format: torch.memory_format = torch.channels_last,
     example: Tensor | None = None,
+    rewrite: Callable[[fx.GraphModule], None] | None = None,
 ) -> Surrogate | None:
     """Return a surrogate with the model's present weights, or None where the model cannot be traced faithfully.
 
@@ -117,6 +118,7 @@ def build_surrogate(
     parameters nor buffers, replaced `forward` methods, and parametrizations that declare `pure = False` or draw fresh
     noise at every read. What forward reads from plain attributes is traced once and watched by `matches`.
     example: (N, C, H, W) in [0, 1]; when given, the surrogate must also reproduce the model's eval-mode logits on it.
+    rewrite: puts faster modules into the folded graph, in place; they keep its parameters, which `refresh` writes.
     Changes nothing of the model.
     """
     if any(_opaque(module) for module in model.modules()):
@@ -124,6 +126,8 @@ def build_surrogate(
     try:
         twin = _plain_copy(model)
         graph, links = _translate(twin, _Tracer().trace(_Entry(twin)))
+        if rewrite is not None:
+            rewrite(graph)
         surrogate = Surrogate(graph, links, _structure(model), memory_format)
         _settle(surrogate, memory_format)
         surrogate.refresh(model)

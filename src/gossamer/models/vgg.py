@@ -65,7 +65,7 @@ def _dense(inputs: int, layout: HeadLayout, num_classes: int) -> nn.Module:
         if layout.dropout:
             layers[f"dropout{index}"] = nn.Dropout(layout.dropout)
         inputs = width
-    layers[f"fc{len(layout.hidden) + 1}"] = nn.Linear(inputs, num_classes)
+    layers["out"] = nn.Linear(inputs, num_classes)
     return nn.Sequential(layers)
 
 

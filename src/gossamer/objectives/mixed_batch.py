@@ -43,16 +43,19 @@ class MixedBatch:
         return torch.cat([first, batch.x[half:]])
 
     def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
-        """Return the mean cross-entropy of x_adv: (N, C, H, W); its parts are the means of the two halves.
-
-        There are no logits to count accuracies from: neither half has all of the batch's labels.
-        """
-        each = cross_entropy(model(x_adv), batch.y)
+        """Return the mean cross-entropy of x_adv: (N, C, H, W); its parts are those of the two halves."""
+        logits = model(x_adv)
+        each = cross_entropy(logits, batch.y)
         half = _adversarial_count(batch.y)
-        parts = {"adversarial": each[:half].detach().mean()}
-        if half < len(each):
-            parts["natural"] = each[half:].detach().mean()
-        return Loss(total=each.mean(), parts=parts)
+        positions = torch.arange(len(each), device=each.device)
+        rows = {"adversarial": positions[:half], "natural": positions[half:]}
+        told = {name: where for name, where in rows.items() if len(where)}
+        return Loss(
+            total=each.mean(),
+            parts={name: each[where].detach().mean() for name, where in told.items()},
+            logits={name: logits[where].detach() for name, where in told.items()},
+            rows=told,
+        )
 
 
 def _adversarial_count(y: Tensor) -> int:

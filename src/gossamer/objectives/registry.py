@@ -11,7 +11,8 @@ from gossamer.objectives.mart import Mart
 from gossamer.objectives.mixed_batch import MixedBatch
 from gossamer.objectives.natural import Natural
 from gossamer.objectives.trades import Trades
-from gossamer.plugins import is_reference, resolve
+from gossamer.plugins import is_reference
+from gossamer.plugins import make as make_foreign
 from gossamer.threat import ThreatModel
 from gossamer.types import Attack, Objective
 
@@ -87,8 +88,7 @@ def build(name: str, **options: object) -> Objective:
 
 
 def _build_foreign(reference: str, options: Mapping[str, object]) -> Objective:
-    factory = resolve(reference)
-    made: object = factory(**options) if callable(factory) else factory
+    made = make_foreign(reference, **options)
     if not isinstance(made, Objective):
         raise ConfigError(
             f"objective {reference}",

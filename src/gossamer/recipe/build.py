@@ -20,7 +20,8 @@ from gossamer.models.registry import MODELS, check_model
 from gossamer.models.registry import build as build_named_model
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
-from gossamer.plugins import is_reference, resolve
+from gossamer.plugins import is_reference
+from gossamer.plugins import make as make_foreign
 from gossamer.recipe.schema import AverageFields, Evaluation, Optimizer, ProbeAttack, ProbeFields, Recipe
 from gossamer.seeding import derive
 from gossamer.threat import ThreatModel
@@ -70,8 +71,7 @@ def build_model(recipe: Recipe, data: DataSet) -> nn.Module:
 
 def build_foreign_model(reference: str, options: Mapping[str, Any]) -> nn.Module:
     """Return the module that a user's "package.module:factory" makes; raises ConfigError if it makes none."""
-    factory = resolve(reference)
-    made: object = factory(**options) if callable(factory) else factory
+    made = make_foreign(reference, **options)
     if not isinstance(made, nn.Module):
         raise ConfigError(
             f"model {reference}",
@@ -115,10 +115,30 @@ def check(recipe: Recipe) -> None:
     _build_method_and_base(recipe)
     _check_selection(recipe)
     threat = build_threat(recipe)
+    _check_training(recipe)
     for probe in recipe.training.probes:
         _build_probe_attacks(probe, threat)
     for spec in recipe.evaluation:
         build_evaluation_attacks(spec, threat)
+
+
+def _check_training(recipe: Recipe) -> None:
+    """Refuse what would silently do nothing, or slow training down."""
+    average, epochs = recipe.training.average, recipe.training.epochs
+    if average is not None and average.start >= epochs:
+        raise ConfigError(
+            "training.average.start",
+            expected=f"an epoch below training.epochs ({epochs})",
+            got=average.start,
+            remedy="start averaging earlier, or train longer",
+        )
+    if recipe.attack.options.get("early_drop"):
+        raise ConfigError(
+            "attack.early_drop",
+            expected="false in training: the loss needs every image's example",
+            got=True,
+            remedy="remove it; evaluations may set it",
+        )
 
 
 def _check_names(recipe: Recipe) -> None:
@@ -252,16 +272,17 @@ def _check_selection(recipe: Recipe) -> None:
         for probe in recipe.training.probes
         for name in ("clean", *_build_probe_attacks(probe, threat))
     }
-    metrics = {"clean_accuracy", "robust_accuracy", *probed}
+    # Training accuracies rise as a network overfits: they may stop a run, but not choose what ships.
+    metrics = {"training.select": probed, "training.early_stop.metric": {"clean_accuracy", "robust_accuracy", *probed}}
     stop = recipe.training.early_stop
     asked = {"training.select": recipe.training.select, "training.early_stop.metric": stop.metric if stop else None}
     for field, metric in asked.items():
         if metric is None:
             continue
-        if metric not in metrics:
+        if metric not in metrics[field]:
             raise ConfigError(
                 field,
-                expected=f"a measured accuracy ({', '.join(sorted(metrics))})",
+                expected=f"a measured accuracy ({', '.join(sorted(metrics[field])) or 'no probe measures one'})",
                 got=metric,
                 remedy="add a probe under training.probes that measures it",
             )

@@ -46,7 +46,7 @@ class Component(Section):
 class Split(Section):
     """What is held out of the training part: a share in (0, 1) or a count; 0 trains on everything."""
 
-    held_out: float | int = 0
+    held_out: Annotated[float | int, Field(ge=0)] = 0
     seed: int = 0
 
 

@@ -125,7 +125,10 @@ def _folder(path: Path, recipe: Recipe) -> RunFolder:
 
 
 def _substance(recipe: Recipe) -> str:
-    return run_name(recipe.model_copy(update={"name": ""}))
+    # Threads, precision and compiler change bits, not the recipe: the numeric identity of the run guards them.
+    drifting = {"threads": None, "precision": "float32", "compile": False}
+    machine = recipe.machine.model_copy(update=drifting)
+    return run_name(recipe.model_copy(update={"name": "", "machine": machine}))
 
 
 def _judge(run: OpenRun, where: Place, shown: Progress) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from gossamer.errors import RunError
 from gossamer.runs import atomic, records
 from gossamer.runs.layout import RunFolder
+from gossamer.runs.notices import Notice
 
 Interval = tuple[float, float]
 
@@ -112,7 +113,8 @@ class Evaluation:
     """One evaluation: its headline, and every sample's outcome under every attack.
 
     Accuracies are shares in [0, 1], intervals 95 %, eps in pixel units of [0, 1]; the headline (`attack`,
-    `robust_accuracy`, `interval`, `eps`) is the one number to quote. Raises RunError where the parts contradict.
+    `robust_accuracy`, `interval`, `eps`) is the one number to quote; notices: what else its reader must know. Raises
+    RunError where the parts contradict.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -139,6 +141,7 @@ class Evaluation:
     environment: dict[str, Any]
     samples: Samples
     attacks: tuple[AttackOutcome, ...]
+    notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
         subject = f"evaluation of {self.run}"

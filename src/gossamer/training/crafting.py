@@ -5,7 +5,6 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from gossamer.attacks.crafting import BatchNormMode, crafting
-from gossamer.models.folding import build_surrogate
 from gossamer.seeding import Draws
 from gossamer.training.devices import Place
 from gossamer.types import Attack, Batch, Objective, State
@@ -22,7 +21,7 @@ class Crafter:
     def __init__(self, model: nn.Module, place: Place, batch_norm: BatchNormMode, *, fast: bool = True) -> None:
         self._place = place
         self._batch_norm: BatchNormMode = batch_norm
-        self._surrogate = build_surrogate(model) if fast and batch_norm == "eval" else None
+        self._surrogate = place.surrogate(model) if fast and batch_norm == "eval" else None
         self._fast_call = None if self._surrogate is None else place.compiled(self._surrogate)
 
     def fits(self, model: nn.Module, batch_norm: BatchNormMode) -> bool:

@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from gossamer.errors import ConfigError
+from gossamer.kernels import FusedConvolution, accelerator
+from gossamer.models.folding import Surrogate, build_surrogate
 from gossamer.types import Batch, Precision
 
 
@@ -45,9 +47,20 @@ class Place:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def surrogate(self, model: nn.Module) -> Surrogate | None:
+        """Return the folded copy that attacks run on here, on compiled kernels where asked for; None: see there."""
+        return build_surrogate(model, rewrite=self._kernels())
+
     def compiled(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return the module, compiled for static shapes where asked for."""
-        return torch.compile(module, dynamic=False) if self.compile else module
+        """Return the module, compiled for static shapes where asked for; one that runs on our kernels stays as it is.
+
+        Those have taken up all but a few of its operations already: compiling the rest was measured to gain nothing.
+        """
+        fused = any(isinstance(part, FusedConvolution) for part in module.modules())
+        return torch.compile(module, dynamic=False) if self.compile and not fused else module
+
+    def _kernels(self) -> Callable[[fx.GraphModule], None] | None:
+        return accelerator(self.device) if self.compile and self.precision == "float32" else None
 
 
 def place(
@@ -58,12 +71,17 @@ def place(
     compile: bool = False,  # noqa: A002
     threads: int | None = None,
 ) -> Place:
-    """Return the place that a recipe names, and set this process's thread count; raises ConfigError."""
+    """Return the place that a recipe names, and set this process's thread count.
+
+    compile: kernels are compiled now, so that what fails does so before work starts. Raises ConfigError.
+    """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         chosen = torch.device(name)
     except RuntimeError as error:
         raise ConfigError("device", expected="cpu, cuda or cuda:N", got=device, remedy=str(error)) from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError("device", expected="cpu, cuda or cuda:N", got=device, remedy="write auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "device", expected="a CUDA device", got="a torch build or machine without one", remedy="write cpu or auto"
@@ -77,4 +95,6 @@ def place(
         )
     if threads is not None:
         torch.set_num_threads(threads)
+    if compile:
+        accelerator(chosen)
     return Place(device=chosen, precision=precision, channels_last=channels_last, compile=compile, threads=threads)

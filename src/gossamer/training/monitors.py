@@ -44,8 +44,8 @@ def _clean_accuracy(model: nn.Module, data: DataSet, seed: int) -> float:
     batches = Batches(default_batch_size(math.prod(data.image_shape), place))
     with at_rest(model) as resting:
         subject = Subject(model=resting, surrogate=None, device=place)
-        predictions = Bench(subject, data, batches, seed, None).clean()
-    return share(predictions == data.labels.cpu())
+        logits = Bench(subject, data, batches, seed, None).clean()
+    return share(logits.argmax(dim=1) == data.labels.cpu())
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ class Totals:
         for name, part in loss.parts.items():
             self._add(f"{name}_loss", part.detach() * n)
         for name, logits in loss.logits.items():
-            right = (logits.argmax(1) == batch.y) & batch.labelled
-            self._add(_ACCURACIES[name], right.sum())
-            self._add(f"{_ACCURACIES[name]}/n", batch.labelled.sum())
+            y, labelled = _of_rows(batch, loss.rows.get(name))
+            self._add(_ACCURACIES[name], ((logits.argmax(1) == y) & labelled).sum())
+            self._add(f"{_ACCURACIES[name]}/n", labelled.sum())
 
     def means(self) -> dict[str, float | None]:
         """Return the means of the epoch so far; None for what no batch told."""
@@ -55,3 +55,7 @@ class Totals:
 
     def _value(self, name: str) -> float:
         return float(self._sums[name]) if name in self._sums else 0.0
+
+
+def _of_rows(batch: Batch, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (batch.y, batch.labelled) if rows is None else (batch.y[rows], batch.labelled[rows])
