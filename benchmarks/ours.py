@@ -12,7 +12,6 @@ from gossamer.attacks.goals import Goal, input_gradient
 from gossamer.attacks.pgd import PGD
 from gossamer.attacks.starts import NoStart
 from gossamer.data import NONE
-from gossamer.models import build_surrogate
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
 from gossamer.seeding import Draws
@@ -91,7 +90,7 @@ def _batch(x: Tensor, y: Tensor) -> Batch:
 
 
 def _crafting_parts(training: Training, where: Place, attack_bn: BatchNormMode, setting: Setting) -> dict[str, Part]:
-    surrogate = build_surrogate(training.model) if attack_bn == "eval" else None
+    surrogate = where.surrogate(training.model) if attack_bn == "eval" else None
     call = where.compiled(training.model if surrogate is None else surrogate)
 
     def gradient(x: Tensor, y: Tensor) -> None:

@@ -183,8 +183,8 @@ def test_every_objective_crafts_inside_the_ball_and_trains(name: str) -> None:
     loss.total.backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
     assert not any(value.requires_grad for value in [*loss.parts.values(), *loss.logits.values()])
-    for name, value in loss.logits.items():
-        assert value.shape == (len(loss.rows.get(name, batch.y)), 5)
+    for part, value in loss.logits.items():
+        assert value.shape == (len(loss.rows.get(part, batch.y)), 5)
 
 
 def test_published_training_attacks() -> None:
