@@ -47,6 +47,24 @@ def test_effort_is_printed_and_written_and_not_measured_twice(workplace, capsys)
     assert {path: path.stat().st_mtime_ns for path in cells.glob("*.json")} == before
 
 
+def test_the_record_is_kept_in_the_first_run_with_its_command_and_drawn(workplace, tmp_path):
+    words = ["--attack", "fgsm", "--eps", "0.1", "--seed", "3"]
+    for _ in range(2):
+        made = ask(workplace, "classes", *words)
+    (kept,) = [
+        path
+        for path in (workplace / "sparse/results").glob("protocol-classes-*.json")
+        if "--seed 3" in path.read_text()
+    ]
+    assert json.loads(kept.read_text()) == made
+    command = made["environment"]["command"]
+    assert command == f"gossamer protocol classes {workplace / 'sparse'} --attack fgsm --eps 0.1 --n 20 --seed 3"
+    assert gossamer("report", str(workplace / "sparse"), "-o", str(tmp_path / "page.html")) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Classes of sparse" in page
+    assert command in page
+
+
 def test_transfer_knows_the_architectures(workplace, capsys):
     made = ask(workplace, "transfer", "--attack", "fgsm", "--eps", "0.05,0.1", runs=("sparse", "other"))
     assert [model["kind"] for model in made["models"]] == ["digits-cnn", "digits-cnn"]

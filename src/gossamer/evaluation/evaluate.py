@@ -46,6 +46,7 @@ def evaluate(
     device: torch.device | str | None = None,
     fast: bool = True,
     precision: Precision = "float32",
+    compile: bool = False,  # noqa: A002
     name: str | None = None,
     progress: Progress | None = None,
     partial: Path | str | None = None,
@@ -59,10 +60,10 @@ def evaluate(
     (`select_samples` chooses). attacks: an Attack, a name such as "pgd-50-10" (with threat="linf:8/255"), a
     sequence, or a mapping from names. The headline is the worst case over all attacks, at the largest eps.
     Samples that are wrong when clean are not attacked. fast: candidates are sought on a folded surrogate where
-    the model has one; precision: in which they are sought. Only points at which the model itself errs in its own
-    precision count, and what fools the stand-in alone is attacked again on the model. name: what the result calls
-    the model. Flags depend on the seed and the sample, not on the batch size but for rounding, which halves when
-    memory runs out. The model comes back as it was.
+    the model has one; precision: in which they are sought; compile: on kernels compiled for this machine. Only
+    points at which the model itself errs in its own precision count, and what fools the stand-in alone is attacked
+    again on the model. name: what the result calls the model. Flags depend on the seed and the sample, and on the
+    batch size, which halves when memory runs out, by rounding alone. The model comes back as it was.
 
     partial: a folder for partial results, saved every `save_seconds`; an evaluation that was killed goes on from
     there with the batch size it began with, and ends in the same flags; removed at the end. shard: evaluate every
@@ -82,9 +83,9 @@ def evaluate(
     notices = check_subject(module, dataset, trials, device=place)
     with at_rest(module, place) as resting:
         example = dataset.float(torch.arange(min(SURROGATE_CHECK, len(dataset))), device=place)
-        subject = prepare(resting, fast=fast, example=example, precision=precision)
+        subject = prepare(resting, fast=fast, example=example, precision=precision, compile=compile)
         seed_noise(derive(seed, "plan"), place)
-        settings = {"seed": seed, "fast": fast, "precision": precision, "shard": str(shard)}
+        settings = {"seed": seed, "fast": fast, "precision": precision, "compile": compile, "shard": str(shard)}
         plan = plan_of(resting, dataset, trials, logits=_logits_of(resting, example), **settings)
         ledger = Ledger.open(None if partial is None else Path(partial), plan, seconds=save_seconds)
         before = ledger.seconds_before

@@ -13,8 +13,7 @@ Verdict: TypeAlias = Literal["trust", "doubt", "reject"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One number. count of n samples where it is a share, with its 95 % interval; value: the share, else what
-    `what` says."""
+    """One number: a share, counted as `count` of n samples, with its 95 % interval; else whatever `what` says."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 

@@ -1,5 +1,4 @@
-"""What stands in for a model in an audit? Twins on which points are sought, and judges for models that are not one
-fixed function of an image."""
+"""What stands in for an audited model? Twins on which points are sought, and judges for models that are no function."""
 
 import copy
 
