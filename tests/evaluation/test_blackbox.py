@@ -9,7 +9,7 @@ from gossamer.attacks.square import Square
 from gossamer.attacks.zoo import ZOO
 from gossamer.errors import ConfigError, DataError
 from gossamer.evaluation.blackbox import BlackBoxResult, success_rate
-from gossamer.evaluation.statistics import wilson
+from gossamer.intervals import wilson
 from gossamer.threat import ThreatModel
 
 

@@ -1,8 +1,10 @@
 """`gossamer protocol`: measure runs by a protocol of the field, and write its table."""
 
+import hashlib
 import inspect
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -203,11 +205,15 @@ def protocol(
             threats=_threats(eps, norm, opened[0].threat),
             attack=attack,
         )
-        record = measure(asked, **options)
+        flags = {"--attack": attack, "--eps": eps, "--norm": norm, "--n": n, "--seed": seed, "--data-dir": data_dir}
+        command = _command(name, runs, flags | ({} if part == "test" else {"--part": part}), option)
+        record = _with_command(measure(asked, **options), command)
     print(tell(record))
-    if json is not None:
-        records.write(json, record)
-        print(f"written: {json}")
+    asked_for = hashlib.sha256(command.encode()).hexdigest()[:8]
+    for target in (opened[0].folder.result(f"protocol-{name}-{asked_for}"), json):
+        if target is not None:
+            records.write(target, record)
+            print(f"written: {target}")
 
 
 def _named(name: str) -> Callable[..., object]:
@@ -274,6 +280,18 @@ def _check_same_data(opened: list[OpenRun], part: str) -> None:
             got=f"{len(checksums)} sets of them",
             remedy="compare runs of one data set, prepared the same way",
         )
+
+
+def _command(name: str, runs: list[Path], flags: Mapping[str, object], options: list[str] | None) -> str:
+    """Return the command that measures the same again, on any machine and in any batches."""
+    words = ["gossamer", "protocol", name, *map(str, runs)]
+    words += [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
+    words += [word for option in options or () for word in ("--option", option)]
+    return shlex.join(words)
+
+
+def _with_command(record: Any, command: str) -> Any:
+    return replace(record, environment={**record.environment, "command": command})
 
 
 def _training(run: OpenRun) -> str:

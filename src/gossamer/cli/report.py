@@ -10,7 +10,11 @@ from gossamer.report import write
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    records: Annotated[
+        list[Path] | None,
+        typer.Option("--with", help="a protocol's or an audit's JSON from outside the runs' results/; repeatable"),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the page to write")] = Path("report.html"),
 ) -> None:
     """Draw runs on one page that needs no network: what was run, what came out, how to repeat it."""
-    print(write(runs, output))
+    print(write(runs, output, records=records or ()))

@@ -11,8 +11,8 @@ from gossamer.evaluation.panel import make_panel
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import select_samples
 from gossamer.evaluation.shards import Shard, merge
-from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.trials import at_eps
+from gossamer.intervals import wilson
 
 __all__ = [
     "Evaluation",

@@ -12,8 +12,8 @@ from gossamer.errors import ConfigError, DataError
 from gossamer.evaluation.batches import Batches, default_batch_size
 from gossamer.evaluation.judge import judge, predict
 from gossamer.evaluation.samples import Data, as_dataset, check_labels, select_samples
-from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.subject import at_rest, count_classes, place_of, seed_noise
+from gossamer.intervals import wilson
 from gossamer.seeding import Draws, derive
 
 

@@ -13,8 +13,8 @@ from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import Data
 from gossamer.evaluation.standing import Progress
-from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.trials import at_eps
+from gossamer.intervals import wilson
 from gossamer.runs.results import AttackOutcome
 from gossamer.threat import Norm, ThreatModel
 from gossamer.types import Attack

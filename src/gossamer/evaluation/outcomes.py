@@ -12,9 +12,9 @@ from gossamer.evaluation.hunt import Found, Hunt, hunt
 from gossamer.evaluation.judge import predict
 from gossamer.evaluation.ledger import Ledger
 from gossamer.evaluation.standing import Progress, Teller
-from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.subject import Subject, seed_noise
 from gossamer.evaluation.trials import Trial, members, parameters
+from gossamer.intervals import wilson
 from gossamer.runs.results import AttackOutcome, Stage
 from gossamer.seeding import derive
 from gossamer.types import Attack

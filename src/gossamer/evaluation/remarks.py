@@ -13,9 +13,9 @@ from gossamer.evaluation.judge import predict
 from gossamer.evaluation.onnx_model import OnnxModel
 from gossamer.evaluation.parts import within
 from gossamer.evaluation.probes import Behaviour, images_at, spread
-from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.subject import at_rest
 from gossamer.evaluation.trials import Trial
+from gossamer.intervals import wilson
 from gossamer.runs.notices import Notice
 from gossamer.threat import ThreatModel
 

@@ -18,9 +18,9 @@ from gossamer.evaluation.plan import plan_of
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import Data, as_dataset, select_samples
 from gossamer.evaluation.standing import Progress
-from gossamer.evaluation.statistics import wilson
 from gossamer.evaluation.subject import place_of, seed_noise
 from gossamer.evaluation.trials import Attacks, plan_trials
+from gossamer.intervals import wilson
 from gossamer.runs import results
 from gossamer.runs.environment import environment
 from gossamer.runs.protocols import Share

@@ -11,7 +11,7 @@ import torch
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.record import Evaluation
-from gossamer.evaluation.statistics import wilson
+from gossamer.intervals import wilson
 from gossamer.runs.results import AttackOutcome, Samples, Stage
 
 T = TypeVar("T")

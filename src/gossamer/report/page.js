@@ -1,7 +1,7 @@
 "use strict";
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const plots = [...document.querySelectorAll(".plot")];
-const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtons: [["toImage", "resetScale2d"]] };
 Promise.all(plots.map((plot) => {
   const figure = figures[plot.dataset.figure];
   return Plotly.newPlot(plot, figure.data, figure.layout, config);

@@ -9,6 +9,7 @@ import yaml
 
 from gossamer.errors import ConfigError, GossamerError
 from gossamer.runs import RunFolder, atomic, metrics, panel, results, status
+from gossamer.runs.measured import Measured, measured_files, read_measured
 from gossamer.runs.panel import Panel
 from gossamer.runs.results import Evaluation, Network
 from gossamer.runs.status import Status
@@ -19,7 +20,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """What a page can say of one run; `name` is unique on the page; `notes` say what it cannot."""
+    """What a page can say of one run; `name` is unique on the page; `measured`: audits and protocols in its folder;
+    `notes` say what it cannot."""
 
     name: str
     path: Path
@@ -30,6 +32,7 @@ class RunView:
     evaluations: list[Evaluation]
     network: Network | None
     panels: dict[str, Panel]
+    measured: list[Measured]
     notes: list[str] = field(default_factory=list[str])
 
     @property
@@ -85,6 +88,9 @@ def _view(run: RunFolder, name: str) -> RunView:
             for each in panel.names(run)
             if (found := attempt(lambda each=each: panel.read(run, each), None))
         },
+        measured=[
+            record for path in measured_files(run) if (record := attempt(lambda path=path: read_measured(path), None))
+        ],
         notes=notes,
     )
     notes.extend(_missing(view))

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gossamer.errors import ConfigError
+from gossamer.runs.audits import Verdict
 from gossamer.runs.results import AttackOutcome, Evaluation, Interval
-from gossamer.threat import format_eps
+from gossamer.threat import format_eps, parse_eps
 
 _NAMES = {
     "fgsm": "FGSM",
     "pgd": "PGD",
-    "autoattack": "AutoAttack",
     "apgd-ce": "APGD-CE",
     "apgd-dlr": "APGD-DLR",
     "apgd-t": "APGD-T",
@@ -18,7 +19,13 @@ _NAMES = {
     "fab-t": "FAB-T",
     "square": "Square",
     "cw": "CW",
+    "zoo": "ZOO",
 }
+_AUTOATTACK = {
+    f"autoattack{'' if each == 'standard' else f'-{each}'}": each for each in ("standard", "plus", "rand", "early")
+}
+_FULL = {"steps": 100, "queries": 5000}
+_VERDICTS: Mapping[Verdict, str] = {"trust": "✓", "doubt": "?", "reject": "✗"}
 _COUNTS = re.compile(r"(-\d+)+$")
 
 
@@ -31,18 +38,33 @@ def percent(share: float | None) -> str:
 
 
 def brackets(interval: Interval) -> str:
-    """Return a 95 % interval (0.774, 0.851) as "[77, 85]", in per cent."""
-    return f"[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+    """Return a 95 % interval (0.774, 0.851) as "[77, 85]", in per cent; one of less than two points with decimals."""
+    digits = 1 if interval[1] - interval[0] < 0.02 else 0
+    return f"[{100 * interval[0]:.{digits}f}, {100 * interval[1]:.{digits}f}]"
 
 
 def attack_name(name: str, parameters: Mapping[str, Any]) -> str:
     """Return "PGD-50 ×10" for 50 steps and 10 restarts; a name of no known kind is left as it is."""
+    if name in _AUTOATTACK or parameters.get("version") in _AUTOATTACK.values():
+        return _autoattack(name, parameters)
     base = _COUNTS.sub("", name)
     steps, restarts = parameters.get("steps"), parameters.get("restarts")
     if steps is None and restarts is None:
         return _NAMES.get(name, name)
     shown = _NAMES.get(base, base)
     return f"{shown}{f'-{steps}' if steps is not None else ''}{f' ×{restarts}' if restarts is not None else ''}"
+
+
+def _autoattack(name: str, parameters: Mapping[str, Any]) -> str:
+    """Return the version, and what was spared in a rehearsal, which must not be quoted as AutoAttack."""
+    version = _AUTOATTACK.get(name) or str(parameters.get("version"))
+    spared = [
+        f"{parameters[key]} {key}"
+        for key, full in _FULL.items()
+        if isinstance(parameters.get(key, full), int) and parameters.get(key, full) < full
+    ]
+    shown = "AutoAttack" if version == "standard" else f"AutoAttack ({version})"
+    return f"{shown}, rehearsed with {' and '.join(spared)}" if spared else shown
 
 
 def radius(eps: float) -> str:
@@ -65,6 +87,26 @@ def headline_conditions(evaluation: Evaluation) -> str:
 def outcome_name(outcome: AttackOutcome) -> str:
     """Return the attack of an outcome with its steps and restarts."""
     return attack_name(outcome.attack, outcome.parameters)
+
+
+def attack_of(parameters: Mapping[str, Any]) -> str:
+    """Return the attack of a record by its name, else its type, with its steps and restarts."""
+    name = str(parameters.get("name") or parameters.get("type") or "an attack").rpartition(".")[2]
+    return attack_name(name, parameters)
+
+
+def threat_of(threat: str) -> str:
+    """Return "linf:0.0313" as "linf eps 8/255"; what is no threat is left as it is."""
+    norm, colon, eps = threat.partition(":")
+    try:
+        return f"{norm} eps {radius(parse_eps(eps))}" if colon else threat
+    except ConfigError:
+        return threat
+
+
+def verdict(told: Verdict) -> str:
+    """Return a verdict of an audit with a sign that needs no colour."""
+    return f"{_VERDICTS[told]} {told}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """What did an evaluation protocol measure? The versioned records of tables, matrices, trials and corruptions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gossamer.errors import RunError
@@ -406,6 +406,7 @@ class ClassTable:
     classes: tuple[ClassAccuracy, ...]
     worst_clean: str
     worst_robust: str
+    environment: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True)

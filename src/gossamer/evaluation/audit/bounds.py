@@ -5,7 +5,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from gossamer.errors import DataError
-from gossamer.evaluation.statistics import wilson
+from gossamer.intervals import wilson
 from gossamer.runs.audits import Measurement
 
 CONFIDENCE = 0.99

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from gossamer.errors import ConfigError, DataError
-from gossamer.evaluation.statistics import wilson
+from gossamer.intervals import wilson
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
