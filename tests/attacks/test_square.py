@@ -218,5 +218,6 @@ def test_impossible_fields_are_refused() -> None:
     for wrong in ({"queries": 0}, {"restarts": 0}, {"p_init": 0.0}, {"p_init": 1.5}, {"loss": "dlr"}, {"targets": 0}):
         with pytest.raises(ConfigError):
             Square(threat=threat, **wrong)
-    with pytest.raises(ConfigError, match="at most 1 targets"):
-        Square(threat=threat, targets=2).attempts(2)
+    with pytest.raises(ConfigError, match="2 classes"):
+        Square(threat=threat, targets=2).attempts(1)
+    assert Square(threat=threat, targets=2, restarts=3).attempts(2) == 3

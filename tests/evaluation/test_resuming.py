@@ -133,7 +133,7 @@ def test_partial_results_of_another_evaluation_are_refused(model, tmp_path):
     other = convnet()
     with torch.no_grad():
         next(other.parameters()).add_(1e-3)
-    with pytest.raises(RunError, match="other model"):
+    with pytest.raises(RunError, match=r"other .*model"):
         evaluate(other, labelled(model, n=40), {"whole": WHOLE, "fgsm": FGSM(threat=LINF)}, seed=3, partial=tmp_path)
 
 
@@ -207,3 +207,26 @@ def test_a_bf16_proposal_is_confirmed_by_the_model(model):
     ours, theirs = torch.tensor(made.attacks[0].robust), torch.tensor(whole.attacks[0].robust)
     assert (ours != theirs).sum() <= 2
     assert 0 < made.robust_accuracy < made.clean_accuracy
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_changes(model, undisturbed, monkeypatch):
+    advance = Guess.advance
+
+    def cramped(self, model, x, y, rows, draws):
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return advance(self, model, x, y, rows, draws)
+
+    monkeypatch.setattr(Guess, "advance", cramped)
+    made = _measure(model, batch_size=32)
+    assert made.batch_size == 4
+    assert [outcome.robust for outcome in made.attacks] == [outcome.robust for outcome in undisturbed.attacks]
+
+
+def test_memory_for_not_even_one_sample_is_told(model, monkeypatch):
+    def full(self, model, x, y, rows, draws):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Guess, "advance", full)
+    with pytest.raises(RunError, match="room for one sample"):
+        _measure(model, batch_size=8)

@@ -61,16 +61,12 @@ class FAB:
         return attack_batch(self, model, x, y, draws)
 
     def attempts(self, classes: int) -> int:
-        """Return restarts, times targets; raises ConfigError where there are fewer wrong classes than targets."""
-        least = 2 if self.targets is None else self.targets + 1
-        if classes < least:
+        """Return restarts, times targets, K - 1 at most; raises ConfigError where there is no wrong class."""
+        if classes < 2:
             raise ConfigError(
-                "attack targets",
-                expected=f"at most {classes - 1} targets, for a model of {classes} classes",
-                got=self.targets,
-                remedy="ask for fewer targets, of a model with at least 2 classes",
+                "attack", expected="a model of at least 2 classes", got=classes, remedy="evaluate a model with more"
             )
-        return self.restarts * (self.targets or 1)
+        return self.restarts * (1 if self.targets is None else min(self.targets, classes - 1))
 
     def begin(self, x: Tensor, y: Tensor, clean: Tensor, attempt: Tensor, draws: Draws) -> Rows:
         """Return rows at their start; attempt = target * restarts + restart. See `StepwiseAttack.begin`.

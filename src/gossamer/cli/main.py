@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_told(error), file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped; the same command goes on where it was last saved", file=sys.stderr)
         raise SystemExit(130) from None
 
 
