@@ -8,7 +8,7 @@ DEMO := runs/demo
 BENCH := .venv-bench
 BENCH_ENV := $(BENCH)/.installed
 
-.PHONY: demo env test test-long check lint types format bench bench-env
+.PHONY: demo env test test-long test-peers check lint types format bench bench-env
 
 demo: $(ENV)
 	@rm -rf $(DEMO)
@@ -31,6 +31,10 @@ test: $(ENV)
 test-long: $(ENV)
 	$(BIN)/pytest -m long
 
+# What other libraries' attacks find, beside ours; they live where the benchmarks' peers do.
+test-peers: $(BENCH_ENV)
+	TQDM_DISABLE=1 $(BENCH)/bin/python -m pytest -m long tests/attacks/test_peers.py
+
 check: $(ENV) lint types
 	$(BIN)/pytest -q tests/architecture
 
@@ -51,7 +55,7 @@ $(BENCH_ENV): pyproject.toml constraints.txt benchmarks/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt \
-		-e . torchattacks adversarial-robustness-toolbox multiprocess foolbox pyautoattack
+		-e . torchattacks adversarial-robustness-toolbox multiprocess foolbox pyautoattack pytest hypothesis
 	@touch $@
 
 bench: $(ENV) $(BENCH_ENV)

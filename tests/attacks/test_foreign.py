@@ -67,6 +67,20 @@ def test_least_norms_of_a_plane(plane: Plane, grey: Tensor, name: str, threat: T
     assert (distances <= exact * 1.02 + 2e-4).all()
 
 
+def test_the_box_does_not_stop_fmn(plane: Plane) -> None:
+    # Half of the pixels are black or white: there the box allows only one direction.
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(12, 3, 2, 2, generator=generator)
+    x = torch.where(torch.rand(x.shape, generator=generator) < 0.5, x.round(), x)
+    y = plane(x).argmax(dim=1)
+    options = {"steps": 300, "max_stepsize": 0.1}
+    fmn = minimal_norms(plane, x, y, FoolboxAttack(attack="fmn", threat=L2, options=options))
+    deepfool = minimal_norms(plane, x, y, FoolboxAttack(attack="deepfool", threat=L2))
+    assert deepfool.found.all()
+    assert fmn.found.all()
+    assert (fmn.distances <= 1.01 * deepfool.distances).all()
+
+
 def test_what_fmn_does_not_find_is_infinitely_far(grey: Tensor) -> None:
     def constant(x: Tensor) -> Tensor:
         flat = 0 * x.flatten(1).sum(dim=1)

@@ -25,6 +25,9 @@ from gossamer.seeding import Draws, derive
 from gossamer.threat import ThreatModel, per_image
 from gossamer.types import Model
 
+# Enough to find a scale in (0, 1] to the precision of float32.
+_BISECTIONS = 30
+
 FAMILIES: Mapping[str, Mapping[AnyNorm, str]] = {
     "fmn": {"linf": "LInfFMNAttack", "l2": "L2FMNAttack", "l1": "L1FMNAttack", "l0": "L0FMNAttack"},
     "deepfool": {"linf": "LinfDeepFoolAttack", "l2": "L2DeepFoolAttack"},
@@ -183,12 +186,23 @@ class ARTAttack:
 
 
 def _projecting(fmn: Any) -> type:
-    """Return the l2 attack with its projection put right: foolbox 3.3.4 scales by norms / norms, so never inwards."""
+    """Return the l2 attack with its projection put right: foolbox 3.3.4 scales by norms / norms, so never inwards.
+
+    The box is clipped to after the projection, and what it cuts off would never be made up for: eps would stand still
+    short of the boundary. So the scale is the one at which the clipped point lies at eps.
+    """
 
     def project(self: Any, x: Any, x0: Any, epsilon: Any) -> Any:  # noqa: ARG001 - foolbox's signature
         delta = x.raw - x0.raw
         norm = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp(min=torch.finfo(delta.dtype).tiny)
-        return type(x)(x0.raw + delta * per_image((epsilon.raw / norm).clamp(max=1), delta))
+        low = (epsilon.raw / norm).clamp(max=1)
+        high = torch.ones_like(low)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            clipped = (x0.raw + delta * per_image(middle, delta)).clamp(0, 1)
+            inside = torch.linalg.vector_norm((clipped - x0.raw).flatten(1), dim=1) <= epsilon.raw
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        return type(x)(x0.raw + delta * per_image(low, delta))
 
     return type(fmn.__name__, (fmn,), {"project": project})
 
