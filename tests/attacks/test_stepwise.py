@@ -146,3 +146,17 @@ def test_the_plain_call_takes_draws_with_and_without_rows() -> None:
     half = GUESS(_model, x[6:], y[6:], draws=Draws().per_sample(torch.arange(6, 12)))
     assert torch.equal(half, whole[6:])
     assert GUESS(_model, x[:0], y[:0]).shape == x[:0].shape
+
+
+def test_finished_attempts_count_as_progress() -> None:
+    x, y, clean = _images(4)
+    never = ThreatModel("linf", 1e-6)
+    pool = Pool(Guess(threat=never, steps=1, tries=4), _model, Draws(1).per_sample)
+    assert pool.under_way() == 0
+    pool.enter(torch.arange(4), x, y, clean)
+    told = []
+    while len(pool):
+        told.append(pool.under_way())
+        pool.advance()
+    assert told[:2] == [0.0, 1.0]
+    assert told == sorted(told)

@@ -145,6 +145,12 @@ class Pool:
         self._retry((over & ~last).nonzero().flatten())
         return self._leave(found | (over & last), found)
 
+    def under_way(self) -> float:
+        """Return what the finished attempts of the images inside amount to, in images."""
+        if not len(self):
+            return 0.0
+        return float(self.fixed["attempt"].sum()) / self.attack.attempts(self.fixed["clean"].shape[1])
+
     def tensors(self) -> dict[str, Tensor]:
         """Return everything the pool holds, to be saved."""
         fixed = {f"fixed.{name}": value for name, value in self.fixed.items()}

@@ -131,6 +131,8 @@ class _Search(Protocol):
 
     def busy(self) -> bool: ...
 
+    def under_way(self) -> float: ...
+
     def step(self) -> None: ...
 
     def tensors(self) -> Tensors: ...
@@ -148,6 +150,9 @@ class _BatchSearch:
 
     def busy(self) -> bool:
         return len(self.waiting) > 0
+
+    def under_way(self) -> float:
+        return 0.0
 
     def step(self) -> None:
         scene = self._scene
@@ -187,6 +192,9 @@ class _PoolSearch:
 
     def busy(self) -> bool:
         return len(self._pool) + len(self.waiting) > 0
+
+    def under_way(self) -> float:
+        return self._pool.under_way()
 
     def step(self) -> None:
         scene, pool = self._scene, self._pool
@@ -271,7 +279,7 @@ def hunt(
             kept = None
         while search.busy():
             search.step()
-            tell(min(scene.settled, count), int(scene.found.broken.sum()))
+            tell(min(scene.settled, count), int(scene.found.broken.sum()), search.under_way())
             ledger.update(job.stage, lambda: _state(scene, search, number))  # noqa: B023 - called at once
     return scene.so_far()
 

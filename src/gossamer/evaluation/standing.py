@@ -31,7 +31,7 @@ Progress: TypeAlias = Callable[[Standing], None]
 
 @dataclass
 class Teller:
-    """Tells one stage's progress; broken: of its samples so far."""
+    """Tells one stage's progress; standing: samples that no attack broke before; before: those settled earlier."""
 
     progress: Progress | None
     what: str
@@ -41,11 +41,14 @@ class Teller:
     before: int = 0
     _started: float = field(default_factory=time.perf_counter)
 
-    def __call__(self, done: int, broken: int) -> None:
-        """Tell that `done` samples are settled, `broken` of them against the model."""
+    def __call__(self, done: int, broken: int, under_way: float = 0.0) -> None:
+        """Tell that `done` samples are settled, `broken` of them against the model.
+
+        under_way: what the attempts at the others amount to, in samples.
+        """
         if self.progress is None:
             return
-        fresh = done - self.before
+        fresh = done + under_way - self.before
         pace = (time.perf_counter() - self._started) / fresh if fresh > 0 else None
-        left = None if pace is None else pace * (self.total - done)
+        left = None if pace is None else pace * max(self.total - done - under_way, 0.0)
         self.progress(Standing(self.what, done, self.total, self.standing - broken, self.samples, left))
