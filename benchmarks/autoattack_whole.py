@@ -72,10 +72,10 @@ def _reference(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, opti
     from pyautoattack import AutoAttack  # noqa: PLC0415
 
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[threat.norm]
-    attack = AutoAttack(model, norm=norm, eps=threat.eps, version="standard", seed=0, device="cpu", verbose=False)
+    attack = AutoAttack(model, norm=norm, eps=threat.eps, version="standard", seed=0, device="cpu")
     with at_rest(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = attack.run_standard_evaluation(x, y, bs=options.batch)
+        found = attack.run_standard_evaluation(x, y, batch_size=options.batch)
         x_adv = found[0] if isinstance(found, tuple) else found
         return _right(model, x_adv, y) & _right(model, x, y)
 
