@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import gossamer.evaluation.hunt as hunting
 from gossamer.attacks.cascade import Cascade
 from gossamer.attacks.fgsm import FGSM
 from gossamer.attacks.pgd import PGD
@@ -221,6 +222,20 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_changes(model, undistur
     made = _measure(model, batch_size=32)
     assert made.batch_size == 4
     assert [outcome.robust for outcome in made.attacks] == [outcome.robust for outcome in undisturbed.attacks]
+
+
+def test_memory_that_runs_out_while_judging_loses_no_sample(model, undisturbed, monkeypatch):
+    judged = hunting.judge
+
+    def cramped(judging, x, x_adv, y, threat, **options):
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return judged(judging, x, x_adv, y, threat, **options)
+
+    monkeypatch.setattr(hunting, "judge", cramped)
+    made = _measure(model, batch_size=7)
+    assert [outcome.robust for outcome in made.attacks] == [outcome.robust for outcome in undisturbed.attacks]
+    assert made.batch_size < 7
 
 
 def test_memory_for_not_even_one_sample_is_told(model, monkeypatch):

@@ -152,6 +152,7 @@ def evaluate(
             measured = _merged(_parts_folder(kept), mine, work(mine, shown.evaluation))
     if measured is None:
         return
+    _remove_if_empty(kept)
     print(measured)
     if json is not None:
         _save(measured, json)
@@ -237,6 +238,11 @@ def _merged(kept: Path, shard: Shard, part: Evaluation) -> Evaluation | None:
     for path in paths:
         path.unlink(missing_ok=True)
     return measured
+
+
+def _remove_if_empty(kept: Path | None) -> None:
+    if kept is not None and kept.is_dir() and not any(kept.iterdir()):
+        kept.rmdir()
 
 
 def _save(measured: Evaluation, path: Path) -> None:

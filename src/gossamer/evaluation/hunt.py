@@ -197,13 +197,13 @@ class _PoolSearch:
         return self._pool.under_way()
 
     def step(self) -> None:
-        scene, pool = self._scene, self._pool
+        scene = self._scene
         scene.seed_noise()
         self._fill()
-        size = len(pool)
-        if scene.batches.attempt(self._advance, size) is None:
-            # Samples begin anew: their draws are their own, so the same comes of them.
-            self.waiting = torch.cat([pool.fixed["sample"].cpu(), self.waiting])
+        inside = self._pool.fixed["sample"].cpu()
+        if scene.batches.attempt(self._advance, len(inside)) is None:
+            # All begin anew, those that had just left but were not judged too; their draws are their own.
+            self.waiting = torch.cat([inside, self.waiting])
             self._pool = self._empty()
 
     def tensors(self) -> Tensors:
