@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from contestants import EPS, LEARNING_RATE, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Contestant, Part, Setting
+from contestants import EPS, LEARNING_RATE, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Contestant, Part, Setting, images
 from gossamer.attacks.crafting import BatchNormMode, crafting
 from gossamer.attacks.goals import Goal, input_gradient
 from gossamer.attacks.pgd import PGD
 from gossamer.attacks.starts import NoStart
-from gossamer.data import NONE
+from gossamer.data import NONE, from_tensors
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
 from gossamer.seeding import Draws
@@ -22,6 +22,7 @@ from gossamer.training.devices import Place, place
 from gossamer.training.loop import begin, train_step
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
+from gossamer.training.scene import Scene
 from gossamer.training.schedules import Constant
 from gossamer.types import Batch
 
@@ -31,7 +32,15 @@ def training_step(
 ) -> Contestant:
     """Return the loop's step for standard adversarial training (Madry et al., 2018)."""
     phase, where = _phase(setting, attack_bn), place("cpu", compile=compiled, threads=setting.threads)
-    training = begin(phase, model, {}, where, seed=0)
+    scene = Scene(
+        phase=phase,
+        states={},
+        data=from_tensors(*images(setting.batch)),
+        place=where,
+        draws=Draws(0).at(phase.name),
+        make_model=lambda: model,
+    )
+    training = begin(phase, model, scene)
     crafter = Crafter(training.model, where, phase.attack_bn, fast=phase.fast)
     network = where.compiled(training.model)
     numbers = itertools.count()
@@ -46,7 +55,7 @@ def training_step(
     def step(x: Tensor, y: Tensor) -> None:
         draws = Draws(0, ("step", next(numbers)))
         batch = _batch(x, y)
-        train_step(phase, training, batch, crafter=crafter, network=network, place=where, draws=draws)
+        train_step(phase, training, batch, phase.attack, crafter=crafter, network=network, place=where, draws=draws)
 
     def forward_backward(x: Tensor, y: Tensor) -> None:
         training.model.train()

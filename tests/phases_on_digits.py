@@ -12,11 +12,13 @@ from gossamer.models.registry import build
 from gossamer.objectives.adversarial import Adversarial
 from gossamer.runs import RunFolder
 from gossamer.runs.environment import numeric_identity
+from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import Place
 from gossamer.training.job import Job
-from gossamer.training.phases import Phase
+from gossamer.training.phases import Phase, States
 from gossamer.training.progress import Silent
+from gossamer.training.scene import Scene
 from gossamer.training.schedules import Steps
 
 PLACE = Place(device=torch.device("cpu"))
@@ -55,3 +57,15 @@ def job(folder: Path, n: int = 60, **changes: Any) -> Job:
         "identity": numeric_identity("cpu"),
     }
     return Job(**{**values, **changes})
+
+
+def scene(phase: Phase, job: Job, states: States | None = None) -> Scene:
+    """Return what the phase begins in, as `run_phases` makes it."""
+    return Scene(
+        phase=phase,
+        states=states or {},
+        data=job.data,
+        place=job.place,
+        draws=Draws(job.seed).at(phase.name),
+        make_model=network,
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from gossamer.seeding import Draws
@@ -67,6 +68,17 @@ class Attack(Protocol):
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, draws: Draws = ...) -> Tensor:
         """Return adversarial examples for x with labels y."""
+        ...
+
+
+@runtime_checkable
+class WithState(Protocol):
+    """An objective that carries tensors from step to step, such as stored perturbations."""
+
+    def initial_state(
+        self, n: int, image_shape: tuple[int, int, int], *, draws: Draws, device: torch.device
+    ) -> dict[str, Tensor]:
+        """Return the state before the first step; n: training images, each of image_shape (C, H, W)."""
         ...
 
 

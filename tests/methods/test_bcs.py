@@ -13,7 +13,7 @@ from gossamer.methods.bcs import BCS, INITIAL
 from gossamer.methods.registry import METHODS
 from gossamer.models.registry import build
 from gossamer.seeding import Draws
-from gossamer.sparsity import ConnectivitySampling, targets
+from gossamer.sparsity import ConnectivitySampling, Horizon, targets
 from gossamer.training.interruption import Watch
 from gossamer.training.loop import begin, train_phase
 from gossamer.training.optimizers import OptimizerSpec
@@ -26,8 +26,8 @@ class Watched(ConnectivitySampling):
 
     steps = 0
 
-    def attach(self, model: nn.Module, draws: Draws) -> None:
-        super().attach(model, draws)
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        super().attach(model, draws, horizon)
         self.signs = [self.sign(target).clone() for target in self._layers]
         self.drawn = 0
 
@@ -72,7 +72,7 @@ def test_invariants_hold_at_every_step_of_adversarial_training(density: float, t
         epochs=3, batch_size=16, sparsifier=lambda: watched, optimizer=spec.default_optimizer("adversarial")
     )
     job = small.job(tmp_path / "run", n=320)
-    training = begin(phase, small.network(), {}, job.place, seed=0)
+    training = begin(phase, small.network(), small.scene(phase, job))
     counted: list[float] = []
     real = watched.measures
     watched.measures = lambda: counted.append(real()["revived"]) or {"revived": counted[-1]}  # type: ignore[method-assign,func-returns-value]

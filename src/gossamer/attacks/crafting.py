@@ -33,10 +33,20 @@ def crafting(model: nn.Module, batch_norm: BatchNormMode) -> Generator[None]:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         restoring.callback(_set_requires_grad, trained, True)
         if batch_norm == "batch":
-            restoring.callback(_restore_buffers, _snapshot_buffers(model))
+            restoring.enter_context(kept_buffers(model))
         model.train(batch_norm != "eval")
         _set_requires_grad(trained, False)
         yield
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Generator[None]:
+    """Put every buffer back to the bit at the end: forward passes inside leave no trace in running statistics."""
+    before = _snapshot_buffers(model)
+    try:
+        yield
+    finally:
+        _restore_buffers(before)
 
 
 def _restore_modes(modes: dict[nn.Module, bool]) -> None:

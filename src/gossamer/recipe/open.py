@@ -13,6 +13,7 @@ from gossamer.recipe.load import load_recipe
 from gossamer.recipe.schema import Recipe
 from gossamer.runs import RunFolder, atomic
 from gossamer.sparsity import plain_copy
+from gossamer.sparsity.forms import DENSE, Form, form
 from gossamer.threat import ThreatModel
 from gossamer.training.run import FINAL
 
@@ -49,6 +50,24 @@ class OpenRun:
 
     def model(self, state: str = FINAL) -> nn.Module:
         """Return the network with a stored state, in eval mode; raises RunError where the run has not got that far."""
+        path = self._path(state)
+        dense = plain_copy(build_model(self.recipe, self.parts.test))
+        return self._form(path).rebuild(dense, atomic.read_safetensors(path))
+
+    def twin(self, state: str = FINAL) -> nn.Module:
+        """Return the noise-free form of a stored network: the network itself unless it is stochastic."""
+        return self._form(self._path(state)).twin(self.model(state))
+
+    def dense_weights(self, state: str = FINAL) -> int | None:
+        """Return the prunable weights of the dense parent that a stored network's density refers to; None: not kept."""
+        about = atomic.read_about(self._path(state))
+        return int(about["dense_weights"]) if "dense_weights" in about else None
+
+    @staticmethod
+    def _form(path: Path) -> Form:
+        return form(atomic.read_about(path).get("form", DENSE))
+
+    def _path(self, state: str) -> Path:
         path = self.folder.state(state)
         if not path.exists():
             stored = sorted(each.stem for each in self.folder.states.glob("*.safetensors"))
@@ -58,9 +77,7 @@ class OpenRun:
                 got=f"the states {', '.join(stored)}" if stored else "a run that is not finished",
                 remedy="run `gossamer train` on its recipe again: it goes on from the last checkpoint",
             )
-        model = plain_copy(build_model(self.recipe, self.parts.test))
-        model.load_state_dict(atomic.read_safetensors(path))
-        return model.eval()
+        return path
 
 
 def open_run(path: Path | str, data_dir: Path | None = None) -> OpenRun:

@@ -95,7 +95,7 @@ class TrainingAttack(Section):
 class Optimizer(Section):
     """How weights move; see `gossamer.training.optimizers.OptimizerSpec`. None takes the method's published value."""
 
-    kind: Literal["sgd", "sgdw", "decay-first-sgd"] | None = None
+    kind: Literal["sgd", "sgdw", "decay-first-sgd", "adam", "adamw"] | None = None
     lr: Annotated[float, Field(gt=0)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None

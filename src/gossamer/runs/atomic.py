@@ -6,13 +6,14 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,10 +47,18 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors, atomically; ones that share memory are stored apart, each in row-major order."""
-    apart = _apart(tensors)
-    _replace(path, lambda temporary: save_file(apart, temporary))
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write named tensors, atomically; ones that share memory are stored apart, each in row-major order.
+
+    about: texts kept in the file's header, for `read_about`.
+    """
+    apart, header = _apart(tensors), dict(about) if about else None
+    _replace(path, lambda temporary: save_file(apart, temporary, header))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, atomically and durably; raises RunError where the file system refuses."""
+    _replace(target, lambda temporary: shutil.copyfile(source, temporary))
 
 
 def read_json(path: Path) -> Any:
@@ -65,6 +74,15 @@ def read_safetensors(path: Path, device: torch.device | str = "cpu") -> dict[str
     try:
         # Mapped tensors are aligned as the file has them; copies are aligned as the allocator does, as in training.
         return {name: tensor.clone() for name, tensor in load_file(path, device=str(device)).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """Return the texts in the header of a file of tensors; raises RunError if it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
     except (OSError, ValueError, SafetensorError) as error:
         raise _unreadable(path, error) from error
 

@@ -2,9 +2,10 @@
 
 from gossamer.sparsity.connectivity_sampling import ConnectivitySampling
 from gossamer.sparsity.finalize import finalise, nonzero_masks, plain_copy
-from gossamer.sparsity.hard_mask import HardMask, NoSparsifier
+from gossamer.sparsity.hard_mask import HardMask
 from gossamer.sparsity.masks import Masks
-from gossamer.sparsity.protocol import BudgetContract, Finalised, Kind, Sparsifier
+from gossamer.sparsity.none import NoSparsifier
+from gossamer.sparsity.protocol import BudgetContract, Finalised, Horizon, Kind, Sparsifier
 from gossamer.sparsity.targets import Target, targets
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ConnectivitySampling",
     "Finalised",
     "HardMask",
+    "Horizon",
     "Kind",
     "Masks",
     "NoSparsifier",

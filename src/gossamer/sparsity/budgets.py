@@ -1,8 +1,14 @@
-"""How many weights each layer keeps, given the density of the whole."""
+"""How many weights each layer keeps, given the density of the whole: the published divisions, by name."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Protocol
 
 from gossamer.errors import ConfigError
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_density(density: float, field: str = "density") -> float:
@@ -24,3 +30,229 @@ def uniform(sizes: Mapping[str, int], density: float) -> dict[str, int]:
     """Return int(density * n) for every layer of n weights."""
     check_density(density)
     return {name: int(density * size) for name, size in sizes.items()}
+
+
+class Budget(Protocol):
+    """A division of a network's density among its layers."""
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps; shapes: of the kernels, in module order."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """The same density in every layer: int(density * n)."""
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps."""
+        return uniform(_sizes(shapes), density)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """m_l = c * n_l^p with the surplus of layers that fill up shared among larger ones (Liu et al., NeurIPS 2022).
+
+    p = 1: one rate for all; p = 0: one count for all. Layers are visited from the smallest; a rate above 1 is 1, and c
+    is solved again for the layers left. A layer keeps int(rate * n) weights, so that the whole stays within K.
+    """
+
+    p: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.p <= 1.0:
+            raise ConfigError(
+                "method.budget.p", expected="an exponent in [0, 1]", got=self.p, remedy="write 0.1, as published"
+            )
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps."""
+        sizes = _sizes(shapes)
+        rates = self.rates(sizes, density)
+        return {name: int(rates[name] * size) for name, size in sizes.items()}
+
+    def rates(self, sizes: Mapping[str, int], density: float) -> dict[str, float]:
+        """Return the density of each layer, as the authors' code solves it."""
+        rising = sorted(sizes.items(), key=lambda item: item[1])
+        left = int(check_density(density) * sum(sizes.values()))
+        powers = [size**self.p for _, size in rising]
+        scale = density * sum(sizes.values()) / sum(powers)
+        rates: dict[str, float] = {}
+        for position, (name, size) in enumerate(rising):
+            rates[name] = min(1.0, scale * size ** (self.p - 1.0))
+            left -= int(rates[name] * size)
+            larger = sum(powers[position + 1 :])
+            scale = left / larger if larger else scale
+        return {name: rates[name] for name in sizes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErdosRenyi:
+    """Densities in proportion to (inputs + outputs) / (inputs * outputs), layers that would exceed 1 left dense.
+
+    kernel: count the kernel's height and width among both sums and products (ERK; Evci et al., ICML 2020), instead of
+    channels alone (ER; Mocanu et al., 2018).
+    """
+
+    kernel: bool = True
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps."""
+        weights = {name: self._share(shape) for name, shape in shapes.items()}
+        return _proportional(_sizes(shapes), weights, density)
+
+    def _share(self, shape: tuple[int, ...]) -> float:
+        sides = shape if self.kernel else shape[:2]
+        return sum(sides) / math.prod(sides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IGQ:
+    """Densities 1 / (f * n + 1), with f such that the whole has its density (ideal gas quotas; Chen et al., 2022)."""
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps: n - int((1 - density of the layer) * n)."""
+        sizes = _sizes(shapes)
+        return {
+            name: size - int((1.0 - share) * size)
+            for (name, size), share in zip(sizes.items(), self.densities(sizes, density).values(), strict=True)
+        }
+
+    def densities(self, sizes: Mapping[str, int], density: float) -> dict[str, float]:
+        """Return the density of each layer, by bisection to one weight."""
+        wanted = check_density(density) * sum(sizes.values())
+        low, high = 0.0, 1e20
+        for _ in range(400):
+            middle = (low + high) / 2
+            kept = sum(size / (middle * size + 1.0) for size in sizes.values())
+            if abs(kept - wanted) < 0.5:
+                break
+            low, high = (middle, high) if kept > wanted else (low, middle)
+        else:
+            middle = low
+        return {name: 1.0 / (middle * size + 1.0) for name, size in sizes.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Funnel:
+    """Every layer denser than the next: densities in geometric sequence (Marshall, 2020, which names no slope).
+
+    ratio: density of a layer over that of the one before, in (0, 1).
+    """
+
+    ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio < 1.0:
+            raise ConfigError(
+                "method.budget.ratio", expected="a ratio in (0, 1)", got=self.ratio, remedy="write 0.9, say"
+            )
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps."""
+        weights = {name: self.ratio**position for position, name in enumerate(shapes)}
+        return _proportional(_sizes(shapes), weights, density)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explicit:
+    """A density for each layer, by patterns of layer names, first match wins; the rest share what remains evenly."""
+
+    densities: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        for pattern, share in self.densities.items():
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(
+                    f"method.budget.densities.{pattern}",
+                    expected="a share of the layer's weights kept in [0, 1]",
+                    got=share,
+                    remedy="write 0.1 to keep 10 % of them",
+                )
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps; raises ConfigError where the named layers exceed the whole."""
+        sizes = _sizes(shapes)
+        for pattern in self.densities:
+            if not any(fnmatchcase(name, pattern) for name in sizes):
+                raise ConfigError(
+                    f"method.budget.densities.{pattern}",
+                    expected="a pattern that matches a layer",
+                    got=pattern,
+                    remedy=f"the layers are {', '.join(sizes)}",
+                )
+        named = {name: share for name in sizes if (share := self._share(name)) is not None}
+        counts = {name: int(share * sizes[name]) for name, share in named.items()}
+        rest = {name: size for name, size in sizes.items() if name not in named}
+        left = total_budget(sizes, density) - sum(counts.values())
+        if left < 0 or left > sum(rest.values()):
+            raise ConfigError(
+                "method.budget.densities",
+                expected=f"layers that leave between 0 and {sum(rest.values()):,} weights to the others",
+                got=f"{left:,} of {total_budget(sizes, density):,}",
+                remedy="change them, or method.density",
+            )
+        even = left / sum(rest.values()) if rest else 0.0
+        return {name: counts.get(name, int(even * size)) for name, size in sizes.items()}
+
+    def _share(self, name: str) -> float | None:
+        return next((share for pattern, share in self.densities.items() if fnmatchcase(name, pattern)), None)
+
+
+BUDGETS: Mapping[str, Callable[..., Budget]] = {
+    "uniform": Uniform,
+    "adaptive": Adaptive,
+    "er": ErdosRenyi,
+    "erk": ErdosRenyi,
+    "igq": IGQ,
+    "funnel": Funnel,
+    "explicit": Explicit,
+}
+_PRESETS: Mapping[str, Mapping[str, object]] = {"er": {"kernel": False}, "erk": {"kernel": True}}
+
+
+def budget(spec: str | Mapping[str, object]) -> Budget:
+    """Return a budget by name, or from {"name": ..., and its options}; raises ConfigError."""
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in BUDGETS:
+        raise ConfigError(
+            "method.budget",
+            expected=f"one of {', '.join(BUDGETS)}, or {{name: adaptive, p: 0.1}}",
+            got=repr(spec),
+            remedy="choose one of them",
+        )
+    try:
+        return BUDGETS[name](**{**_PRESETS.get(name, {}), **options})
+    except TypeError as error:
+        raise ConfigError("method.budget", expected=f"options of {name}", got=repr(spec), remedy=str(error)) from error
+
+
+def check_counts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> None:
+    """Raise ConfigError where a layer is asked to keep more weights than it has, or fewer than none."""
+    for name, count in counts.items():
+        if not 0 <= count <= sizes[name]:
+            raise ConfigError(
+                f"method.budget of {name}",
+                expected=f"between 0 and {sizes[name]:,} weights",
+                got=f"{count:,}",
+                remedy="lower method.density, or choose another budget",
+            )
+
+
+def _sizes(shapes: Shapes) -> dict[str, int]:
+    return {name: math.prod(shape) for name, shape in shapes.items()}
+
+
+def _proportional(sizes: Mapping[str, int], weights: Mapping[str, float], density: float) -> dict[str, int]:
+    """Return int(min(1, e * weight) * n) with e such that the whole has its density; full layers stay dense."""
+    wanted = check_density(density) * sum(sizes.values())
+    dense: set[str] = set()
+    while True:
+        free = {name: weights[name] * size for name, size in sizes.items() if name not in dense}
+        left = wanted - sum(sizes[name] for name in dense)
+        scale = left / sum(free.values()) if free else 0.0
+        full = {name for name in free if scale * weights[name] >= 1.0}
+        if not full:
+            return {name: size if name in dense else int(scale * weights[name] * size) for name, size in sizes.items()}
+        dense |= full

@@ -23,8 +23,9 @@ from gossamer.seeding import Draws
 from gossamer.sparsity.budgets import check_density, total_budget
 from gossamer.sparsity.finalize import finalise
 from gossamer.sparsity.masks import Masks
-from gossamer.sparsity.protocol import BudgetContract, Finalised
-from gossamer.sparsity.targets import Target, fan_in, flat, targets
+from gossamer.sparsity.none import NoSparsifier
+from gossamer.sparsity.protocol import BudgetContract, Finalised, Horizon
+from gossamer.sparsity.targets import Target, fan_in, flat
 
 REVIVED = 1e-12
 # The standard deviation of a normal distribution cut at two standard deviations, in units of the uncut one.
@@ -45,7 +46,7 @@ class Signed(nn.Module):
         return torch.relu(theta) * self.sign
 
 
-class ConnectivitySampling:
+class ConnectivitySampling(NoSparsifier):
     """The sparsifier of Bayesian connectivity sampling.
 
     density: share of all prunable weights kept, p_c; sigma: noise per unit learning rate; initial: patterns of
@@ -65,6 +66,7 @@ class ConnectivitySampling:
         reset_velocity: bool = False,
         every_pattern_matches: bool = True,
     ) -> None:
+        super().__init__()
         self.density = check_density(density, "method.density")
         self.budget = 0
         self.contract: BudgetContract = "exact" if strict else "reported"
@@ -73,15 +75,14 @@ class ConnectivitySampling:
         self._strict = strict
         self._reset_velocity = reset_velocity
         self._every_pattern_matches = every_pattern_matches
-        self._layers: tuple[Target, ...] = ()
         self._draws = Draws()
         self._was_active: list[Tensor] = []
         self._rate = 0.0
         self._counts = {"revived": 0.0, "self_revived": 0.0, "died": 0.0}
 
-    def attach(self, model: nn.Module, draws: Draws) -> None:
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Draw theta and signs, and register the parametrization on every prunable kernel."""
-        self._layers = targets(model)
+        super().attach(model, draws, horizon)
         self._draws = draws
         sizes = {layer.name: layer.size for layer in self._layers}
         self.budget = total_budget(sizes, self.density)
@@ -110,10 +111,6 @@ class ConnectivitySampling:
             return counts
         return {name: count * budget // total for name, count in counts.items()}
 
-    def penalty(self, model: nn.Module) -> Tensor | None:
-        """Return None: the prior acts through weight decay."""
-        del model
-
     def before_step(self, step: int, optimizer: Optimizer) -> None:
         """Record which weights are active, and the learning rate, before the update."""
         del step
@@ -126,9 +123,6 @@ class ConnectivitySampling:
         with torch.no_grad():
             self._add_noise(draws)
             self._rewire(draws, optimizer)
-
-    def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
-        """Do nothing: connections are drawn after every step."""
 
     def measures(self) -> Mapping[str, float]:
         """Return how many connections died, were drawn, and came back by themselves since the last call."""

@@ -12,55 +12,9 @@ from gossamer.sparsity.budgets import check_density, total_budget, uniform
 from gossamer.sparsity.choose import best_of_all, best_of_each
 from gossamer.sparsity.finalize import finalise
 from gossamer.sparsity.masks import Masks
-from gossamer.sparsity.protocol import BudgetContract, Finalised
+from gossamer.sparsity.none import NoSparsifier
+from gossamer.sparsity.protocol import BudgetContract, Finalised, Horizon
 from gossamer.sparsity.scores import score
-from gossamer.sparsity.targets import Target, targets
-
-
-class NoSparsifier:
-    """The null sparsifier: every weight lives, so that the loop has no `if sparse`."""
-
-    contract: BudgetContract = "exact"
-
-    def __init__(self) -> None:
-        self._layers: tuple[Target, ...] = ()
-
-    def attach(self, model: nn.Module, draws: Draws) -> None:
-        """Remember the layers, to count them."""
-        del draws
-        self._layers = targets(model)
-
-    def penalty(self, model: nn.Module) -> Tensor | None:
-        """Return None: nothing is added to the loss."""
-        del model
-
-    def before_step(self, step: int, optimizer: Optimizer) -> None:
-        """Do nothing."""
-
-    def after_step(self, step: int, optimizer: Optimizer) -> None:
-        """Do nothing."""
-
-    def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
-        """Do nothing."""
-
-    def measures(self) -> Mapping[str, float]:
-        """Return nothing."""
-        return {}
-
-    def masks(self) -> Masks:
-        """Return masks that keep every weight."""
-        return Masks({layer.name: torch.ones_like(layer.parameter, dtype=torch.bool) for layer in self._layers})
-
-    def finalize(self, model: nn.Module) -> Finalised:
-        """Return a plain copy."""
-        return finalise(model)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing: there is no state."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Do nothing."""
 
 
 class HardMask(NoSparsifier):
@@ -82,9 +36,9 @@ class HardMask(NoSparsifier):
         self._scope = scope
         self._masks: dict[str, Tensor] = {}
 
-    def attach(self, model: nn.Module, draws: Draws) -> None:
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Choose the masks from the weights as they stand, and set the rest to zero."""
-        super().attach(model, draws)
+        super().attach(model, draws, horizon)
         scores = score(self._score, self._layers, draws)
         sizes = {layer.name: layer.size for layer in self._layers}
         chosen = (

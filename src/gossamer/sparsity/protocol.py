@@ -1,6 +1,6 @@
 """What a sparsifier promises the training loop, and what leaves it in the end."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +12,21 @@ from gossamer.sparsity.masks import Masks
 
 Kind = Literal["same-keys", "restructured", "stochastic"]
 BudgetContract = Literal["exact", "at-most", "reported"]
+Averaged = Literal["effective", "trainable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon:
+    """What lies ahead when a sparsifier takes hold: epochs of the phase, steps an epoch, image_shape: (C, H, W)."""
+
+    epochs: int
+    steps_per_epoch: int
+    image_shape: tuple[int, int, int]
+
+    @property
+    def steps(self) -> int:
+        """All steps of the phase."""
+        return self.epochs * self.steps_per_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +35,7 @@ class Finalised:
 
     module: no parametrizations, real zeros; twin: its noise-free form (itself unless stochastic); masks: the
     weights that ship; dense_weights: prunable weights of the dense parent; kind: `same-keys` loads strictly
-    into the dense network.
+    into the dense network; form: how `gossamer.sparsity.forms` builds the module again from its tensors.
     """
 
     module: nn.Module
@@ -28,6 +43,7 @@ class Finalised:
     masks: Masks
     dense_weights: int
     kind: Kind
+    form: str = "dense"
 
     @property
     def density(self) -> float:
@@ -36,12 +52,29 @@ class Finalised:
 
 
 class Sparsifier(Protocol):
-    """Decides, while a network trains, which of its weights live."""
+    """Decides, while a network trains, which of its weights live.
+
+    contract: how the density asked for binds; averaged: what an average of weights takes in, the effective weights
+    under the current mask or, where scores or signs are trained, the trainable tensors themselves.
+    """
 
     contract: BudgetContract
+    averaged: Averaged
 
-    def attach(self, model: nn.Module, draws: Draws) -> None:
-        """Take hold of a model, before optimiser, memory format, averages and compilation."""
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Take hold of a model, before optimiser, memory format, averages and compilation.
+
+        May freeze what does not learn (`requires_grad`). horizon: None where the owner of the loop did not say;
+        a sparsifier that needs it raises ConfigError then.
+        """
+        ...
+
+    def undecayed(self) -> Collection[nn.Parameter]:
+        """Return the trainable tensors that weight decay must leave alone."""
+        ...
+
+    def refresh(self) -> None:
+        """Bring what derives from trainable tensors, such as masks from scores, up to date with them."""
         ...
 
     def penalty(self, model: nn.Module) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from gossamer.errors import ConfigError
 from gossamer.sparsity import Finalised, Sparsifier, finalise
+from gossamer.sparsity.protocol import Averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,16 @@ class AverageSpec:
 
 
 class Average:
-    """The running average of a network's effective weights, under the names of the dense model.
+    """The running average of a network's effective weights, or of its trainable tensors.
 
-    Averages of weights are dense where masks move, so the current masks are applied when the average is taken.
+    Averages of effective weights, under the names of the dense model, are dense where masks move, so the current masks
+    are applied when the average is taken. Where scores or signs are trained, the average of the trainable tensors
+    is what is finalised: an average of signs is no sign.
     """
 
-    def __init__(self, spec: AverageSpec) -> None:
+    def __init__(self, spec: AverageSpec, averaged: Averaged = "effective") -> None:
         self._spec = spec
+        self._averaged: Averaged = averaged
         self._weights: dict[str, Tensor] = {}
         self._count = 0
 
@@ -57,13 +61,13 @@ class Average:
 
     def finalise(self, model: nn.Module, sparsifier: Sparsifier, batches: Callable[[], Iterable[Tensor]]) -> Finalised:
         """Return the averaged network: batch-norm statistics copied (EMA) or estimated anew over `batches` (SWA)."""
-        plain = sparsifier.finalize(model)
         if not self._weights:
-            return plain
-        with torch.no_grad():
-            for name, parameter in plain.module.named_parameters():
-                parameter.copy_(self._weights[name])
-        averaged = finalise(plain.module, plain.masks)
+            return sparsifier.finalize(model)
+        averaged = (
+            self._finalise_trainable(model, sparsifier)
+            if self._averaged == "trainable"
+            else self._finalise_effective(model, sparsifier)
+        )
         if self._spec.kind == "swa":
             estimate_batch_norm(averaged.module, batches())
         return averaged
@@ -77,9 +81,25 @@ class Average:
         self._weights = {name: value for name, value in state.items() if name != "#count"}
         self._count = int(state["#count"])
 
+    def _finalise_effective(self, model: nn.Module, sparsifier: Sparsifier) -> Finalised:
+        plain = sparsifier.finalize(model)
+        with torch.no_grad():
+            for name, parameter in plain.module.named_parameters():
+                parameter.copy_(self._weights[name])
+        return finalise(plain.module, plain.masks)
+
+    def _finalise_trainable(self, model: nn.Module, sparsifier: Sparsifier) -> Finalised:
+        current = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        try:
+            _write(model, self._weights, sparsifier)
+            return sparsifier.finalize(model)
+        finally:
+            _write(model, current, sparsifier)
+
     @torch.no_grad()
     def _mix(self, model: nn.Module, share: float) -> None:
-        current = effective_parameters(model)
+        trainable = self._averaged == "trainable"
+        current = dict(model.named_parameters()) if trainable else effective_parameters(model)
         if not self._weights:
             self._weights = {name: value.detach().clone() for name, value in current.items()}
         else:
@@ -87,6 +107,13 @@ class Average:
                 average = self._weights[name] = _placed_like(self._weights[name], value)
                 average.lerp_(value.detach(), share)
         self._count += 1
+
+
+@torch.no_grad()
+def _write(model: nn.Module, values: Mapping[str, Tensor], sparsifier: Sparsifier) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(values[name])
+    sparsifier.refresh()
 
 
 def _placed_like(stored: Tensor, tensor: Tensor) -> Tensor:

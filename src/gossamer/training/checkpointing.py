@@ -12,11 +12,12 @@ from gossamer.sparsity import Sparsifier
 from gossamer.training.averages import Average
 from gossamer.training.monitors import GO, Highest, Monitor, Verdict
 from gossamer.training.totals import Totals
+from gossamer.types import Objective
 
 
 @dataclass(kw_only=True)
 class Training:
-    """The moving parts of one phase.
+    """The moving parts of one phase; objective: as completed for this run.
 
     epoch: of the next step, 0-based; index: steps done in that epoch; step: steps done in the phase; state: the
     objective's own tensors; seconds: time trained, over all attempts; rate: the last step's learning rate;
@@ -24,6 +25,7 @@ class Training:
     """
 
     model: nn.Module
+    objective: Objective
     optimizer: Optimizer
     sparsifier: Sparsifier
     average: Average | None

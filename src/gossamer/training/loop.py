@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from gossamer.data import epoch_order, make_batch, steps_per_epoch
-from gossamer.data.dataset import DataSet
+from gossamer.data import epoch_order, make_batch
 from gossamer.errors import RunError
 from gossamer.runs import atomic
 from gossamer.seeding import Draws, derive
@@ -20,25 +19,42 @@ from gossamer.training.devices import Place
 from gossamer.training.interruption import Interrupted, Watch
 from gossamer.training.job import DIVERGED, Job
 from gossamer.training.monitors import Highest, decide
-from gossamer.training.phases import Phase, States
+from gossamer.training.phases import Phase, epoch_state
 from gossamer.training.progress import Glance
-from gossamer.types import Batch
+from gossamer.training.scene import Scene, count_steps
+from gossamer.types import Attack, Batch, Loss, Objective, WithState
 
 
-def begin(phase: Phase, model: nn.Module, states: States, place: Place, seed: int) -> Training:
+def begin(phase: Phase, model: nn.Module, scene: Scene) -> Training:
     """Return the moving parts of a phase at its first step; the model is taken over."""
-    phase.start(model, states)
+    place = scene.place
+    # What a start draws from the global generator is a function of the phase, like everything else.
+    torch.manual_seed(derive(scene.draws.seed, *scene.draws.keys, "start"))
+    place.prepare(model)
+    phase.start(model, scene)
     place.prepare(model)
     sparsifier = phase.sparsifier()
-    sparsifier.attach(model, Draws(seed).at(phase.name, "sparsifier"))
+    sparsifier.attach(model, scene.draws.at("sparsifier"), scene.horizon)
     place.prepare(model)
+    objective = phase.objective if phase.equip is None else phase.equip(phase.objective, scene)
     return Training(
         model=model,
-        optimizer=phase.optimizer.build(model),
+        objective=objective,
+        optimizer=phase.optimizer.build(model, sparsifier.undecayed()),
         sparsifier=sparsifier,
-        average=Average(phase.average) if phase.average else None,
+        state=_initial_state(objective, scene),
+        average=Average(phase.average, sparsifier.averaged) if phase.average else None,
         monitors=list(phase.monitors()),
         best=Highest(phase.select) if phase.select else None,
+    )
+
+
+def _initial_state(objective: Objective, scene: Scene) -> dict[str, Tensor]:
+    if not isinstance(objective, WithState):
+        return {}
+    data = scene.data
+    return objective.initial_state(
+        len(data), data.image_shape, draws=scene.draws.at("state"), device=scene.place.device
     )
 
 
@@ -53,17 +69,24 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
     steps = count_steps(phase, data)
     crafter = Crafter(training.model, job.place, phase.attack_bn, fast=phase.fast)
     network = job.place.compiled(training.model)
+    if training.step == 0:
+        publish(phase, training, job)
     while training.epoch < phase.epochs and training.verdict.action == "go":
         order = epoch_order(len(data), draws=draws.at("epoch", training.epoch))
+        attack = phase.attack if phase.adapt is None else phase.adapt(phase.attack, training.sparsifier)
         for index in range(training.index, steps):
             began = time.monotonic()
-            here = draws.at("step", training.epoch, index)
-            positions = order[index * phase.batch_size : (index + 1) * phase.batch_size]
+            number, replay = divmod(index, phase.replays)
+            here = draws.at("step", training.epoch, number)
+            positions = order[number * phase.batch_size : (number + 1) * phase.batch_size]
             factor = phase.schedule(training.step, phase.epochs * steps, steps)
             training.rate = phase.optimizer.set_rates(training.optimizer, factor)
             with _failures_told(phase, training):
                 batch = make_batch(data, positions, phase.augmentation, here, job.place.device)
-                train_step(phase, training, batch, crafter=crafter, network=network, place=job.place, draws=here)
+                drawn = here.at("replay", replay) if replay else here
+                train_step(
+                    phase, training, batch, attack, crafter=crafter, network=network, place=job.place, draws=drawn
+                )
             training.advance(time.monotonic() - began)
             _show(phase, training, job, steps)
             if watch.signal is not None:
@@ -71,18 +94,15 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
                 raise Interrupted(watch.signal)
             if training.index < steps:
                 job.save_if_due(phase, training)
-        if _end_epoch(phase, training, job, steps):
+        improved = _end_epoch(phase, training, job, steps)
+        publish(phase, training, job)
+        if improved:
             # The stored best state and the checkpoint that remembers it stay together.
             job.save(phase, training)
         job.save_if_due(phase, training)
     job.save(phase, training)
     if watch.signal is not None:
         raise Interrupted(watch.signal)
-
-
-def count_steps(phase: Phase, data: DataSet) -> int:
-    """Return the steps of an epoch; an incomplete last batch is dropped unless it is the only one."""
-    return steps_per_epoch(len(data), phase.batch_size, drop_last=len(data) >= phase.batch_size)
 
 
 def finalised(training: Training, job: Job) -> Finalised:
@@ -96,6 +116,7 @@ def train_step(
     phase: Phase,
     training: Training,
     batch: Batch,
+    attack: Attack | None,
     *,
     crafter: Crafter,
     network: Callable[[Tensor], Tensor],
@@ -110,22 +131,26 @@ def train_step(
     torch.manual_seed(derive(draws.seed, *draws.keys, "model"))
     batch = place.batch(batch)
     x_adv = crafter(
-        phase.objective,
+        training.objective,
         training.model,
         batch,
-        phase.attack,
+        attack,
         training.state,
         draws=draws.at("attack"),
         network=network,
     )
     training.model.train()
     training.optimizer.zero_grad(set_to_none=True)
-    with place.autocast():
-        loss = phase.objective.loss(network, batch, x_adv, draws=draws.at("loss"))  # pyright: ignore[reportArgumentType]
-        penalty = training.sparsifier.penalty(training.model)
-    total = loss.total if penalty is None else loss.total + penalty
-    _refuse_infinite(total, phase, training)
-    total.backward()
+
+    def compute() -> tuple[Loss, Tensor]:
+        with place.autocast():
+            loss = training.objective.loss(network, batch, x_adv, draws=draws.at("loss"))  # pyright: ignore[reportArgumentType]
+            return loss, _with_penalties(phase, training, loss.total)
+
+    with _perturbed(phase, training, lambda: compute()[0].total):
+        loss, total = compute()
+        _refuse_infinite(total, phase, training)
+        total.backward()
     if loss.after_backward is not None and x_adv.grad is not None:
         loss.after_backward(x_adv.grad)
     training.sparsifier.before_step(training.step, training.optimizer)
@@ -136,6 +161,26 @@ def train_step(
     if training.average is not None:
         training.average.after_step(training.epoch, training.model)
     training.totals.add(loss, batch)
+
+
+def _with_penalties(phase: Phase, training: Training, total: Tensor) -> Tensor:
+    own = training.sparsifier.penalty(training.model)
+    total = total if own is None else total + own
+    for penalty in phase.penalties:
+        total = total + penalty(training.model)
+    return total
+
+
+def _perturbed(phase: Phase, training: Training, loss: Callable[[], Tensor]) -> AbstractContextManager[None]:
+    if phase.perturbation is None:
+        return nullcontext()
+    return phase.perturbation.around(training.model, training.sparsifier, training.epoch, loss)
+
+
+def publish(phase: Phase, training: Training, job: Job) -> None:
+    """Keep the weights as they stand between two epochs, where the phase is asked to."""
+    if training.epoch in phase.publish:
+        store(job, epoch_state(phase.name, training.epoch), training.sparsifier.finalize(training.model))
 
 
 def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
@@ -188,8 +233,9 @@ def _probe(phase: Phase, training: Training, job: Job) -> dict[str, float | None
 
 
 def store(job: Job, name: str, what: Finalised) -> None:
-    """Write a named state of the run: plain tensors under the dense model's names."""
-    atomic.write_safetensors(job.run.state(name), what.module.state_dict())
+    """Write a named state of the run: the tensors of what would ship, its form, and its dense parent's weights."""
+    about = {"form": what.form, "kind": what.kind, "dense_weights": str(what.dense_weights)}
+    atomic.write_safetensors(job.run.state(name), what.module.state_dict(), about)
 
 
 def _show(phase: Phase, training: Training, job: Job, steps: int) -> None:

@@ -1,16 +1,16 @@
 """How weights move: SGD with coupled decay (torch's own), and SGD that decays first, decoupled from the gradient."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from gossamer.errors import ConfigError
 
-Kind = Literal["sgd", "sgdw", "decay-first-sgd"]
+Kind = Literal["sgd", "sgdw", "decay-first-sgd", "adam", "adamw"]
 
 
 class DecayFirstSGD(Optimizer):
@@ -24,7 +24,7 @@ class DecayFirstSGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         *,
         momentum: float = 0.9,
@@ -67,7 +67,8 @@ class OptimizerSpec:
 
     kind: `sgd` adds decay to the gradient (torch's SGD); `sgdw` shrinks weights by lr * weight_decay first;
     `decay-first-sgd` shrinks by weight_decay itself, as published for BCS, and its
-    decay moves with the learning rate. nesterov: of `sgd` alone. Raises ConfigError.
+    decay moves with the learning rate; `adam` and `adamw` are torch's, with betas 0.9 (`momentum`) and 0.999.
+    nesterov: of `sgd` alone. Raises ConfigError.
     """
 
     kind: Kind = "sgd"
@@ -85,9 +86,12 @@ class OptimizerSpec:
                 remedy="leave nesterov out, or choose kind: sgd",
             )
 
-    def build(self, model: nn.Module) -> Optimizer:
-        """Return the optimiser over every trainable parameter of the model."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
+    def build(self, model: nn.Module, undecayed: Collection[nn.Parameter] = ()) -> Optimizer:
+        """Return the optimiser over every trainable parameter of the model; undecayed: those without decay."""
+        parameters = self._groups([p for p in model.parameters() if p.requires_grad], undecayed)
+        if self.kind in ("adam", "adamw"):
+            make = Adam if self.kind == "adam" else AdamW
+            return make(parameters, lr=self.lr, betas=(self.momentum, 0.999), weight_decay=self.weight_decay)
         if self.kind == "sgd":
             return SGD(
                 parameters,
@@ -104,10 +108,20 @@ class OptimizerSpec:
             decay_times_lr=self.kind == "sgdw",
         )
 
+    @staticmethod
+    def _groups(parameters: list[nn.Parameter], undecayed: Collection[nn.Parameter]) -> Any:
+        if not undecayed:
+            return parameters
+        apart = {id(parameter) for parameter in undecayed}
+        return [
+            {"params": [p for p in parameters if id(p) not in apart]},
+            {"params": [p for p in parameters if id(p) in apart], "weight_decay": 0.0},
+        ]
+
     def set_rates(self, optimizer: Optimizer, factor: float) -> float:
         """Set the rates of a step to `factor` of their base, and return the learning rate."""
-        for group in optimizer.param_groups:
+        for position, group in enumerate(optimizer.param_groups):
             group["lr"] = self.lr * factor
-            if self.kind == "decay-first-sgd":
+            if self.kind == "decay-first-sgd" and position == 0:
                 group["weight_decay"] = self.weight_decay * factor
         return self.lr * factor

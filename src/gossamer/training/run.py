@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from gossamer.errors import GossamerError
 from gossamer.runs import atomic, metrics
 from gossamer.runs.checkpoints import Checkpoint
+from gossamer.seeding import Draws
 from gossamer.training.checkpointing import Training
 from gossamer.training.interruption import Interrupted, Watch
 from gossamer.training.job import Job, resumable
-from gossamer.training.loop import begin, count_steps, finalised, store, train_phase
-from gossamer.training.phases import Phase
+from gossamer.training.loop import begin, finalised, store, train_phase
+from gossamer.training.phases import Phase, epoch_state
+from gossamer.training.scene import Scene, count_steps
 
 FINAL = "final"
 
@@ -36,10 +38,18 @@ def run_phases(
     job.offset = 0
     for phase in phases:
         if not job.run.state(f"{phase.name}.end").exists():
-            _train(phase, make_model(), states, job, checkpoint)
+            scene = Scene(
+                phase=phase,
+                states=states,
+                data=job.data,
+                place=job.place,
+                draws=Draws(job.seed).at(phase.name),
+                make_model=make_model,
+            )
+            _train(scene, job, checkpoint)
         states.update(_stored(phase, job))
         job.offset += phase.epochs * count_steps(phase, job.data)
-    atomic.write_safetensors(job.run.state(FINAL), states[f"{phases[-1].name}.end"])
+    atomic.copy(job.run.state(f"{phases[-1].name}.end"), job.run.state(FINAL))
     job.report_done()
 
 
@@ -49,14 +59,9 @@ def _remove_leftovers(job: Job) -> None:
             path.unlink(missing_ok=True)
 
 
-def _train(
-    phase: Phase,
-    model: nn.Module,
-    states: Mapping[str, Mapping[str, Tensor]],
-    job: Job,
-    checkpoint: Checkpoint | None,
-) -> None:
-    training = begin(phase, model, states, job.place, job.seed)
+def _train(scene: Scene, job: Job, checkpoint: Checkpoint | None) -> None:
+    phase = scene.phase
+    training = begin(phase, scene.make_model(), scene)
     if checkpoint is not None and checkpoint.meta["phase"] == phase.name:
         training.restore(checkpoint.tensors, checkpoint.meta["training"])
         job.progress.note(f"going on with {phase.name} after step {training.step}")
@@ -82,11 +87,11 @@ def _store_end(phase: Phase, training: Training, job: Job) -> None:
     best = job.run.state(f"{phase.name}.best")
     goes_back = training.verdict.action == "restore" or phase.select is not None
     if goes_back and best.exists():
-        atomic.write_safetensors(job.run.state(f"{phase.name}.end"), atomic.read_safetensors(best))
+        atomic.copy(best, job.run.state(f"{phase.name}.end"))
     else:
         store(job, f"{phase.name}.end", finalised(training, job))
 
 
 def _stored(phase: Phase, job: Job) -> dict[str, Mapping[str, Tensor]]:
-    names = [f"{phase.name}.end", f"{phase.name}.best"]
+    names = [f"{phase.name}.end", f"{phase.name}.best", *(epoch_state(phase.name, epoch) for epoch in phase.publish)]
     return {name: atomic.read_safetensors(job.run.state(name)) for name in names if job.run.state(name).exists()}
