@@ -8,14 +8,15 @@ from typing import Literal
 
 from gossamer.errors import ConfigError
 from gossamer.sparsity import HardMask
-from gossamer.sparsity.budgets import check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import FromState, Phase
 
 
 @dataclass(frozen=True, kw_only=True)
 class Magnitude:
-    """Keep int(density * n) weights of largest magnitude, over the whole network or layer by layer.
+    """Keep the weights of largest magnitude, over the whole network or layer by layer as `budget` says.
 
     finetune_epochs: epochs of the second phase; finetune_lr: its learning rate as a share of the first phase's.
     Both phases train with the recipe's objective and schedule. Source: Han et al., NeurIPS 2015; under adversarial
@@ -24,11 +25,13 @@ class Magnitude:
 
     density: float
     scope: Literal["global", "layer"] = "global"
+    budget: BudgetSpec = "uniform"
     finetune_epochs: int | None = None
     finetune_lr: float = 0.1
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
+        make_budget(self.budget)
         if self.finetune_epochs is not None and self.finetune_epochs < 1:
             raise ConfigError(
                 "method.finetune_epochs",
@@ -56,7 +59,7 @@ class Magnitude:
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
             optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.finetune_lr),
-            sparsifier=partial(HardMask, density=self.density, score="magnitude", scope=self.scope),
+            sparsifier=partial(HardMask, density=self.density, score="magnitude", scope=self.scope, budget=self.budget),
             start=FromState("pretrain.end"),
         )
         return (pretrain, finetune)

@@ -1,7 +1,7 @@
 """Which methods there are: the one table from name to method."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from gossamer.errors import ConfigError
 from gossamer.methods.bcs import BCS
@@ -14,10 +14,11 @@ from gossamer.training.options import construct
 
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry:
-    """One named method: its dataclass and one line on it."""
+    """One named method: its dataclass, one line on it, and the objectives it cannot run with, each with the reason."""
 
     make: Callable[..., Method]
     summary: str
+    refuses: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -50,3 +51,12 @@ def build(name: str, **options: object) -> Method:
             remedy="write density: 0.1 to keep 10 % of the weights",
         )
     return construct(entry.make, options, "method")
+
+
+def check_pair(method: str, objective: str) -> None:
+    """Raise ConfigError where a method cannot run with an objective, with the reason; names as in recipes."""
+    reason = METHODS[method].refuses.get(objective) if method in METHODS else None
+    if reason is None:
+        return
+    allowed = "an objective that the method can run with"
+    raise ConfigError("objective.name", expected=allowed, got=f"{objective} with method {method}", remedy=reason)

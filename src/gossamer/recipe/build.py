@@ -16,6 +16,7 @@ from gossamer.errors import ConfigError
 from gossamer.evaluation.samples import select_samples
 from gossamer.methods.protocol import Method
 from gossamer.methods.registry import build as build_method
+from gossamer.methods.registry import check_pair
 from gossamer.models.registry import MODELS, check_model
 from gossamer.models.registry import build as build_named_model
 from gossamer.objectives.registry import build as build_objective
@@ -158,6 +159,7 @@ def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
 def _build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
     """Return the method of a recipe and the phase it starts from, without the probes, which need data."""
     method = build_method(recipe.method.name, **recipe.method.options)
+    check_pair(recipe.method.name, recipe.objective.name)
     objective = build_objective(recipe.objective.name, **recipe.objective.options)
     spec = recipe.training
     base = Phase(

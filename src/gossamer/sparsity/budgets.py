@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from gossamer.errors import ConfigError
 
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+BudgetSpec: TypeAlias = str | Mapping[str, object]
 
 
 def check_density(density: float, field: str = "density") -> float:
@@ -211,7 +212,7 @@ BUDGETS: Mapping[str, Callable[..., Budget]] = {
 _PRESETS: Mapping[str, Mapping[str, object]] = {"er": {"kernel": False}, "erk": {"kernel": True}}
 
 
-def budget(spec: str | Mapping[str, object]) -> Budget:
+def budget(spec: BudgetSpec) -> Budget:
     """Return a budget by name, or from {"name": ..., and its options}; raises ConfigError."""
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)

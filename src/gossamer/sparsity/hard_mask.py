@@ -8,8 +8,9 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import check_density, total_budget, uniform
-from gossamer.sparsity.choose import best_of_all, best_of_each
+from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import budget as make_budget
+from gossamer.sparsity.choose import choose
 from gossamer.sparsity.finalize import finalise
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
@@ -18,7 +19,10 @@ from gossamer.sparsity.scores import score
 
 
 class HardMask(NoSparsifier):
-    """Keep int(density * n) weights chosen once by score, over the whole network or layer by layer.
+    """Keep weights chosen once by score, over the whole network or layer by layer.
+
+    scope: `global` keeps int(density * N) of all; `layer` keeps what `budget` gives each layer (`uniform`,
+    {name: adaptive, p: 0.1}, ...). score: as in `gossamer.sparsity.scores`.
 
     Stored zeros are real zeros and the keys are the dense model's. Gradient (before clipping), weight and
     momentum are masked around every step: without the first, clipping sees dropped weights; without the last,
@@ -27,26 +31,23 @@ class HardMask(NoSparsifier):
 
     contract: BudgetContract = "exact"
 
-    def __init__(self, *, density: float, score: str = "magnitude", scope: str = "global") -> None:
+    def __init__(
+        self, *, density: float, score: str = "magnitude", scope: str = "global", budget: BudgetSpec = "uniform"
+    ) -> None:
         if scope not in ("global", "layer"):
             raise ConfigError("method.scope", expected="global or layer", got=scope, remedy="choose one of the two")
         super().__init__()
         self.density = check_density(density, "method.density")
         self._score = score
         self._scope = scope
+        self._budget = make_budget(budget)
         self._masks: dict[str, Tensor] = {}
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Choose the masks from the weights as they stand, and set the rest to zero."""
         super().attach(model, draws, horizon)
         scores = score(self._score, self._layers, draws)
-        sizes = {layer.name: layer.size for layer in self._layers}
-        chosen = (
-            best_of_all(scores, total_budget(sizes, self.density))
-            if self._scope == "global"
-            else best_of_each(scores, uniform(sizes, self.density))
-        )
-        self._masks = dict(chosen)
+        self._masks = dict(choose(scores, self.density, None if self._scope == "global" else self._budget))
         self._zero_weights()
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:
