@@ -40,15 +40,26 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Half a cosine from 1 to `floor`, moving once an epoch or at every step."""
+    """Half a cosine from 1 to `floor`, moving once an epoch or at every step.
+
+    lag: epochs by which it is late; 1 as published for HYDRA, whose cosine is of (epoch - 1) with epochs from 0.
+    """
 
     floor: float = 0.0
     per_epoch: bool = False
+    lag: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.lag < math.inf:
+            raise ConfigError(
+                "training.schedule.lag", expected="a number of epochs >= 0", got=self.lag, remedy="leave it out"
+            )
 
     def __call__(self, step: int, total: int, per_epoch: int) -> float:
-        """Return floor + (1 - floor) * (1 + cos(pi * t)) / 2 at t = share of training done."""
+        """Return floor + (1 - floor) * (1 + cos(pi * t)) / 2 at t = share of training done, less the lag."""
         done = (step // per_epoch) * per_epoch if self.per_epoch else step
-        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done / max(1, total)))
+        angle = math.pi * (done - self.lag * per_epoch) / max(1, total)
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(angle))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +105,33 @@ class Warmup:
         if step < warm:
             return (step + 1) / warm
         return self.then(step - warm, max(1, total - warm), per_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continued:
+    """Another schedule from where it stood after `epochs`: what is left of a training begun elsewhere."""
+
+    schedule: Schedule
+    epochs: int
+
+    def __call__(self, step: int, total: int, per_epoch: int) -> float:
+        """Return the other schedule's factor, both counted with the epochs already done."""
+        done = self.epochs * per_epoch
+        return self.schedule(step + done, total + done, per_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restarted:
+    """Another schedule, from its beginning to its end in each of `stages` equal parts of training."""
+
+    schedule: Schedule
+    stages: int
+
+    def __call__(self, step: int, total: int, per_epoch: int) -> float:
+        """Return the other schedule's factor, counted within the part that the step lies in."""
+        stage = min(self.stages - 1, step * self.stages // max(1, total))
+        first, end = (-(-part * total // self.stages) for part in (stage, stage + 1))
+        return self.schedule(step - first, max(1, end - first), per_epoch)
 
 
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {

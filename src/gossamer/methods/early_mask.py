@@ -1,0 +1,82 @@
+"""A mask chosen before training, or a few epochs into it: is it as good as rewinding's?
+
+The question that Gilles (MIT, 2020) leaves open: SNIP (Lee et al., ICLR 2019), GraSP (Wang et al., ICLR 2020) and
+SynFlow (Tanaka et al., NeurIPS 2020) under an adversarial loss, beside pruning with rewinding to the same epoch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from gossamer.errors import ConfigError
+from gossamer.methods.early_scores import EARLY_SCORES, enough_batches
+from gossamer.methods.rewinding import apply_masks
+from gossamer.sparsity import HeldMask
+from gossamer.sparsity.budgets import check_density
+from gossamer.sparsity.choose import best_of_all
+from gossamer.training.optimizers import OptimizerSpec
+from gossamer.training.phases import FromState, Phase
+from gossamer.training.scene import Scene
+
+WARM_UP, CHOOSE = "warm-up", "choose"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyMask:
+    """Keep int(density * N) weights of the whole network, those of the highest early score.
+
+    score: snip, grasp or synflow; the first two read the gradient of the recipe's own loss on batches attacked as in
+    training. at_epoch: trained so long before the scores are taken, 0 for the initial weights; training then starts
+    from those weights with the whole schedule, as rewinding does. batches: how many are scored; None: ten images a
+    class.
+    """
+
+    density: float
+    score: Literal["snip", "grasp", "synflow"] = "snip"
+    at_epoch: int = 0
+    batches: int | None = None
+
+    def __post_init__(self) -> None:
+        check_density(self.density, "method.density")
+        if self.at_epoch < 0:
+            raise ConfigError(
+                "method.at_epoch",
+                expected="an epoch, 0 for the initial weights",
+                got=self.at_epoch,
+                remedy="write 0, or the epoch that rewinding goes back to",
+            )
+        if self.batches is not None and self.batches < 1:
+            raise ConfigError("method.batches", expected="at least 1", got=self.batches, remedy="leave it out")
+
+    def default_optimizer(self, objective: str) -> OptimizerSpec:
+        """Return SGD with momentum 0.9 and coupled decay 1e-4, as for rewinding, which it is compared with."""
+        return OptimizerSpec(weight_decay=1e-4)
+
+    def phases(self, base: Phase, model: str) -> Sequence[Phase]:
+        """Return training up to the epoch (where asked for), scoring, and training under the mask."""
+        if self.at_epoch >= base.epochs:
+            raise ConfigError(
+                "method.at_epoch",
+                expected=f"an epoch before the end of training ({base.epochs} epochs)",
+                got=self.at_epoch,
+                remedy="score earlier, or train longer",
+            )
+        choose = replace(base, name=CHOOSE, epochs=0, start=self._choose, probes=(), select=None, average=None)
+        train = replace(base, start=FromState(f"{CHOOSE}.end"), sparsifier=HeldMask)
+        if self.at_epoch == 0:
+            return (choose, train)
+        warm_up = replace(base, name=WARM_UP, epochs=self.at_epoch, select=None, average=None)
+        return (warm_up, choose, train)
+
+    def _choose(self, model: nn.Module, scene: Scene) -> None:
+        if self.at_epoch:
+            FromState(f"{WARM_UP}.end")(model, scene)
+        before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        batches = self.batches or enough_batches(scene)
+        scores = EARLY_SCORES[self.score](model, scene, self.density, batches)
+        # Scoring moves batch-norm statistics; training starts from those of the epoch.
+        model.load_state_dict(before)
+        total = sum(score.numel() for score in scores.values())
+        apply_masks(model, best_of_all(scores, int(self.density * total)))

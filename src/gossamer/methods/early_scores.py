@@ -1,0 +1,121 @@
+"""What is a weight worth before it is trained? SNIP, GraSP and SynFlow, each under the training loss as it will be."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.sparsity import Target, targets
+from gossamer.sparsity.choose import best_of_all
+from gossamer.training.scene import Scene
+
+Scores = dict[str, Tensor]
+ROUNDS = 100
+"""Rounds of SynFlow, as published."""
+
+
+def snip(model: nn.Module, scene: Scene, density: float, batches: int) -> Scores:
+    """Return |g * w| with g the gradient of the training loss over some batches (Lee et al., ICLR 2019)."""
+    del density
+    layers = targets(model)
+    gradients = _mean_gradients(model, layers, scene, batches)
+    return {
+        layer.name: (gradient * layer.weight).detach().abs() for layer, gradient in zip(layers, gradients, strict=True)
+    }
+
+
+def grasp(model: nn.Module, scene: Scene, density: float, batches: int) -> Scores:
+    """Return w * Hg: what a weight adds to the fall of the loss in the next step (Wang et al., ICLR 2020).
+
+    The authors' score is -w * Hg with the highest removed; the sign here is turned, so that the best are highest. Hg is
+    the gradient of g . stop(g), g taken over all the batches first.
+    """
+    del density
+    layers = targets(model)
+    gradients = _mean_gradients(model, layers, scene, batches)
+    products = [torch.zeros_like(gradient) for gradient in gradients]
+    for loss in _losses(model, scene, batches):
+        own = torch.autograd.grad(loss / batches, _parameters(layers), create_graph=True)
+        dot = torch.stack([(one * fixed).sum() for one, fixed in zip(own, gradients, strict=True)]).sum()
+        for product, part in zip(products, torch.autograd.grad(dot, _parameters(layers)), strict=True):
+            product.add_(part)
+    return {layer.name: (layer.weight * product).detach() for layer, product in zip(layers, products, strict=True)}
+
+
+def synflow(model: nn.Module, scene: Scene, density: float, batches: int) -> Scores:
+    """Return |w * dR/dw| of R = sum of the outputs for an image of ones with every weight replaced by |w|.
+
+    Data-free, so that no attack enters it; 100 rounds, each cutting to density^(round / 100) (Tanaka et al., NeurIPS
+    2020). Weights cut in an earlier round score -1.
+    """
+    del batches
+    layers = targets(model)
+    alive = {layer.name: torch.ones_like(layer.weight) for layer in layers}
+    total = sum(layer.size for layer in layers)
+    ones = torch.ones(1, *scene.data.image_shape, device=scene.place.device, dtype=torch.float64)
+    scores: Scores = {}
+    with _linearised(model):
+        whole = {layer.name: layer.parameter.detach().clone() for layer in layers}
+        for number in range(1, ROUNDS + 1):
+            with torch.no_grad():
+                for layer in layers:
+                    layer.parameter.copy_(whole[layer.name] * alive[layer.name])
+            gradients = torch.autograd.grad(model(ones).sum(), _parameters(layers))
+            scores = {
+                layer.name: torch.where(alive[layer.name] > 0, (gradient * layer.weight).detach().abs(), -1.0)
+                for layer, gradient in zip(layers, gradients, strict=True)
+            }
+            chosen = best_of_all(scores, int(total * density ** (number / ROUNDS)))
+            alive = {name: mask.to(torch.float64) for name, mask in chosen.items()}
+    return {name: torch.where(alive[name] > 0, score, -1.0) for name, score in scores.items()}
+
+
+EARLY_SCORES: Mapping[str, Callable[[nn.Module, Scene, float, int], Scores]] = {
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+}
+
+
+def enough_batches(scene: Scene) -> int:
+    """Return how many batches hold ten images a class, as published for GraSP, within one epoch."""
+    wanted = math.ceil(10 * scene.data.num_classes / scene.phase.batch_size)
+    return max(1, min(wanted, scene.horizon.steps_per_epoch or wanted))
+
+
+def _parameters(layers: tuple[Target, ...]) -> list[nn.Parameter]:
+    return [layer.parameter for layer in layers]
+
+
+def _losses(model: nn.Module, scene: Scene, batches: int) -> Iterator[Tensor]:
+    """Yield the training loss of each batch, attacked as in training, batch norm in train mode."""
+    objective = scene.phase.objective
+    for index, (batch, x_adv) in enumerate(scene.crafted(model, "early scores", limit=batches)):
+        model.train()
+        yield objective.loss(model, batch, x_adv, draws=scene.draws.at("early scores", "loss", index)).total
+
+
+def _mean_gradients(model: nn.Module, layers: tuple[Target, ...], scene: Scene, batches: int) -> list[Tensor]:
+    totals = [torch.zeros_like(layer.weight) for layer in layers]
+    for loss in _losses(model, scene, batches):
+        for total, gradient in zip(totals, torch.autograd.grad(loss, _parameters(layers)), strict=True):
+            total.add_(gradient, alpha=1.0 / batches)
+    return totals
+
+
+@contextmanager
+def _linearised(model: nn.Module) -> Iterator[None]:
+    """Hold every tensor of the model at its absolute value, in float64 and eval mode; afterwards it is as before."""
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    training = model.training
+    model.double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+    try:
+        yield
+    finally:
+        model.float().train(training)
+        model.load_state_dict(before)

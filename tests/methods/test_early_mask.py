@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import phases_on_digits as small
+from gossamer.errors import ConfigError
+from gossamer.methods.early_mask import EarlyMask
+from gossamer.methods.early_scores import EARLY_SCORES, enough_batches, synflow
+from gossamer.objectives.natural import Natural
+from gossamer.sparsity import targets
+from gossamer.training.scene import Scene
+
+
+class Linear(nn.Module):
+    """Two linear layers without biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 4, bias=False)
+        self.second = nn.Linear(4, 10, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x.flatten(1))) if self.training else self.first(x.flatten(1)))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return Linear().double()
+
+
+def natural_scene(folder: Path) -> Scene:
+    phase = small.phase(objective=Natural(), attack=None, batch_size=20)
+    return small.scene(phase, small.job(folder / "run"))
+
+
+class DoubleScene(Scene):
+    """A scene whose images are float64, for differences of losses."""
+
+    def batches(self, purpose: str, *, limit: int | None = None):  # type: ignore[no-untyped-def]
+        for batch in super().batches(purpose, limit=limit):
+            yield type(batch)(
+                x=batch.x.double(), y=batch.y, index=batch.index, labelled=batch.labelled, view=batch.view
+            )
+
+
+def double_scene(folder: Path) -> Scene:
+    made = natural_scene(folder)
+    return DoubleScene(**{name: getattr(made, name) for name in made.__dataclass_fields__})
+
+
+def losses(model: nn.Module, scene: Scene, scale: dict[str, Tensor]) -> Tensor:
+    """Return the mean training loss with every kernel multiplied by its scale."""
+    model.train()
+    weights = {f"{name}": value for name, value in model.named_parameters()}
+    scaled = {name: value * scale[name] for name, value in weights.items()}
+    each = [
+        cross_entropy(torch.func.functional_call(model, scaled, (batch.x,)), batch.y)
+        for batch, _ in scene.crafted(model, "early scores", limit=2)
+    ]
+    return torch.stack(each).mean()
+
+
+def ones(model: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.ones_like(value, requires_grad=True) for name, value in model.named_parameters()}
+
+
+def test_snip_is_the_sensitivity_of_the_loss_to_each_connection(model: nn.Module, tmp_path: Path) -> None:
+    scene, scale = double_scene(tmp_path), ones(model)
+    scores = EARLY_SCORES["snip"](model, scene, 0.1, 2)
+    sensitivities = torch.autograd.grad(losses(model, scene, scale), list(scale.values()))
+    for layer, expected in zip(targets(model), sensitivities, strict=True):
+        torch.testing.assert_close(scores[layer.name], expected.abs())
+
+
+def test_grasp_is_how_half_the_squared_gradient_follows_each_connection(model: nn.Module, tmp_path: Path) -> None:
+    scene, scale = double_scene(tmp_path), ones(model)
+    scores = EARLY_SCORES["grasp"](model, scene, 0.1, 2)
+    # d/dc of |dL/dw (c * w)|^2 / 2 at c = 1, where L is seen as a function of the product.
+    weights = {name: (value * scale[name]) for name, value in model.named_parameters()}
+    model.train()
+    loss = torch.stack(
+        [
+            cross_entropy(torch.func.functional_call(model, weights, (batch.x,)), batch.y)
+            for batch, _ in scene.crafted(model, "early scores", limit=2)
+        ]
+    ).mean()
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    half = 0.5 * torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+    for layer, expected in zip(targets(model), torch.autograd.grad(half, list(scale.values())), strict=True):
+        torch.testing.assert_close(scores[layer.name], expected)
+
+
+def test_synflow_conserves_flow_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Linear()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scores = synflow(model, natural_scene(tmp_path), 1.0, 1)
+    # Without cutting, both layers carry the whole flow R = 1' |W2| |W1| 1.
+    flow = float((before["second.weight"].abs() @ before["first.weight"].abs()).sum())
+    assert float(scores["first.weight"].sum()) == pytest.approx(flow, rel=1e-5)
+    assert float(scores["second.weight"].sum()) == pytest.approx(flow, rel=1e-5)
+    by_hand = before["second.weight"].abs().sum(0)[:, None] * before["first.weight"].abs()
+    torch.testing.assert_close(scores["first.weight"].float(), by_hand)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_synflow_cuts_no_layer_away_at_1_in_50(tmp_path: Path) -> None:
+    model = small.network()
+    scores = synflow(model, natural_scene(tmp_path), 0.02, 1)
+    kept = {name: int((score >= 0).sum()) for name, score in scores.items()}
+    assert min(kept.values()) > 0
+    assert sum(kept.values()) == int(0.02 * 58_656)
+
+
+@pytest.mark.parametrize("score", EARLY_SCORES)
+def test_scoring_keeps_the_budget_and_the_batch_norm_statistics(score: str, tmp_path: Path) -> None:
+    method = EarlyMask(density=0.1, score=score)  # type: ignore[arg-type]
+    choose, train = method.phases(small.phase(), "digits-cnn")
+    assert (choose.epochs, train.epochs) == (0, 2)
+    model, fresh = small.network(), small.network().state_dict()
+    choose.start(model, small.scene(choose, small.job(tmp_path / "run")))
+    kept = sum(int((layer.weight != 0).sum()) for layer in targets(model))
+    assert kept == int(0.1 * 58_656)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, fresh[name]) or (name.endswith("weight") and value.ndim > 1)
+        assert torch.equal(value[value != 0], fresh[name][value != 0])
+
+
+def test_ten_images_a_class_are_scored(tmp_path: Path) -> None:
+    assert enough_batches(natural_scene(tmp_path)) == 3
+    bigger = small.scene(small.phase(batch_size=20), small.job(tmp_path / "more", n=600))
+    assert enough_batches(bigger) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"density": 1.5}, "method.density"),
+        ({"density": 0.1, "at_epoch": 2}, "method.at_epoch"),
+        ({"density": 0.1, "at_epoch": -1}, "method.at_epoch"),
+        ({"density": 0.1, "batches": 0}, "method.batches"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, float], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        EarlyMask(**options).phases(small.phase(epochs=2), "digits-cnn")  # type: ignore[arg-type]
