@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from gossamer.errors import ConfigError
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+WorkUnit: TypeAlias = Literal["multiply-adds", "latency"]
 BudgetSpec: TypeAlias = str | Mapping[str, object]
 
 
@@ -200,6 +201,60 @@ class Explicit:
         return next((share for pattern, share in self.densities.items() if fnmatchcase(name, pattern)), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeastWork:
+    """Of all divisions of int(density * N) weights, the one whose work, sum of cost * weights, is least.
+
+    by: what a weight costs: `multiply-adds` for one image, counted; `latency`: the dense layer's measured time on one
+    image of this machine over its weights. floor: the least density of any layer, as a share of the whole's, without
+    which whole layers would be cut; ceiling: the highest density of any layer. costs: filled in from the network.
+    """
+
+    by: WorkUnit = "multiply-adds"
+    floor: float = 0.1
+    ceiling: float = 1.0
+    costs: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        if self.by not in ("multiply-adds", "latency"):
+            raise ConfigError(
+                "method.budget.by", expected="multiply-adds or latency", got=repr(self.by), remedy="choose one"
+            )
+        if not 0.0 <= self.floor <= 1.0 or not 0.0 < self.ceiling <= 1.0:
+            raise ConfigError(
+                "method.budget",
+                expected="floor in [0, 1] and ceiling in (0, 1]",
+                got=f"floor {self.floor}, ceiling {self.ceiling}",
+                remedy="write floor: 0.1 for layers of at least a tenth of the whole's density",
+            )
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return how many weights each layer keeps; raises ConfigError where costs are unknown or too few fit."""
+        sizes = _sizes(shapes)
+        if set(self.costs) != set(sizes):
+            raise ConfigError(
+                "method.budget",
+                expected="a method that measures its network before it divides",
+                got="least-work without costs",
+                remedy="use it with magnitude, random, gradual, hydra, edge-popup or robust-subnet",
+            )
+        wanted = total_budget(sizes, density)
+        counts = {name: min(size, int(self.floor * density * size)) for name, size in sizes.items()}
+        left = wanted - sum(counts.values())
+        for name in sorted(sizes, key=lambda each: self.costs[each]):
+            more = min(left, max(0, int(self.ceiling * sizes[name]) - counts[name]))
+            counts[name] += more
+            left -= more
+        if left > 0:
+            raise ConfigError(
+                "method.budget.ceiling",
+                expected="room for all weights",
+                got=f"{left:,} of {wanted:,} too many",
+                remedy="raise the ceiling, or lower method.density",
+            )
+        return counts
+
+
 BUDGETS: Mapping[str, Callable[..., Budget]] = {
     "uniform": Uniform,
     "adaptive": Adaptive,
@@ -208,6 +263,7 @@ BUDGETS: Mapping[str, Callable[..., Budget]] = {
     "igq": IGQ,
     "funnel": Funnel,
     "explicit": Explicit,
+    "least-work": LeastWork,
 }
 _PRESETS: Mapping[str, Mapping[str, object]] = {"er": {"kernel": False}, "erk": {"kernel": True}}
 

@@ -30,8 +30,10 @@ def choose(scores: Mapping[str, Tensor], density: float, budget: Budget | None) 
 
 
 def _best(scores: Tensor, keep: int) -> Tensor:
-    # A threshold alone keeps too many or too few where scores tie (all zeros, say); a stable sort keeps exactly K.
-    order = torch.sort(scores, descending=True, stable=True).indices
-    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    mask[order[:keep]] = True
-    return mask
+    # A threshold alone keeps too many or too few where scores tie (all zeros, say): the first of the ties fill up.
+    # Selecting the threshold takes linear time, a sort of millions of scores many times as long.
+    if keep <= 0:
+        return torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    threshold = scores.kthvalue(scores.numel() - keep + 1).values
+    above, tied = scores > threshold, scores == threshold
+    return above | (tied & (tied.cumsum(0) <= keep - above.sum()))
