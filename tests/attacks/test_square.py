@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gossamer.attacks.square import Square
 from gossamer.attacks.square_proposals import PROPOSALS
-from gossamer.attacks.stepwise import Pool, StepwiseAttack
+from gossamer.attacks.stepwise import Pool, Speculative, StepwiseAttack
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
 from gossamer.threat import NORMS, Norm, ThreatModel
@@ -221,3 +221,48 @@ def test_impossible_fields_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 classes"):
         Square(threat=threat, targets=2).attempts(1)
     assert Square(threat=threat, targets=2, restarts=3).attempts(2) == 3
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_proposals_tried_ahead_lead_to_the_same_points_in_fewer_calls(norm: Norm) -> None:
+    model, x, y = _attacked()
+    attack = Square(threat=ThreatModel(norm, EPS[norm] / 3), queries=70, restarts=2)
+    draws = Draws(6).per_sample(torch.arange(len(x)))
+    assert isinstance(attack, Speculative)
+    with torch.no_grad():
+        clean = model(x)
+    results: list[tuple[Tensor, Tensor]] = []
+    calls: list[int] = []
+    for size in (0, 3 * len(x), 100 * len(x)):
+        pool, points, found = Pool(attack, model, draws.select), torch.empty_like(x), torch.zeros_like(y)
+        pool.enter(torch.arange(len(x)), x, y, clean)
+        calls.append(0)
+        while len(pool):
+            finished = pool.advance(pool.ahead(size))
+            points[finished.sample], found[finished.sample] = finished.best, finished.found.long()
+            calls[-1] += 1
+        results.append((points, found))
+    assert 0 < int(results[0][1].sum()) < len(x)
+    for points, found in results[1:]:
+        assert torch.equal(points, results[0][0])
+        assert torch.equal(found, results[0][1])
+    assert calls[0] == 2 * 71
+    assert calls[2] <= calls[1] < calls[0]
+
+
+def test_rows_tried_ahead_count_their_proposals_and_stop_at_the_last() -> None:
+    model, x, y = _attacked()
+    attack = Square(threat=ThreatModel("linf", 1e-9), queries=6)
+    with torch.no_grad():
+        clean = model(x)
+        nothing = torch.zeros_like(y)
+        rows = attack.begin(x, y, clean, nothing, Draws().per_sample(y).at_each("attempt", nothing))
+        keyed = Draws().per_sample(torch.arange(len(x))).at_each("attempt", nothing)
+        # Nothing is accepted once the value is out of reach.
+        steps: list[int] = []
+        for _ in range(3):
+            rows = attack.advance_by(4, model, x, y, {**rows, "value": torch.full_like(rows["value"], 1e9)}, keyed)
+            steps.append(int(rows["step"].unique()))
+    assert steps == [1, 5, 7]
+    assert bool(rows["over"].all())
+    assert bool((rows["queries"] == 7).all())

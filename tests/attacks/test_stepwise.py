@@ -160,3 +160,86 @@ def test_finished_attempts_count_as_progress() -> None:
         pool.advance()
     assert told[:2] == [0.0, 1.0]
     assert told == sorted(told)
+
+
+def _run_wide(pool: Pool, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a pool to its end with `size` rows where there are so many; return sample, found and best, in order."""
+    gone: list[tuple[Tensor, Tensor, Tensor]] = []
+    while len(pool):
+        pool.widen(size)
+        assert len(pool) <= max(size, 12)
+        finished = pool.advance()
+        gone.append((finished.sample, finished.found, finished.best))
+    sample, found, best = (torch.cat(parts) for parts in zip(*gone, strict=True))
+    order = sample.argsort()
+    return sample[order], found[order], best[order]
+
+
+def test_attempts_side_by_side_break_the_same_images_in_fewer_calls() -> None:
+    x, y, clean = _images(12)
+    many = Guess(threat=ThreatModel("linf", 0.2), tries=9)
+    calls: list[int] = []
+
+    def watched(points: Tensor) -> Tensor:
+        calls.append(len(points))
+        return _model(points)
+
+    results: list[tuple[Tensor, Tensor, Tensor]] = []
+    counts: list[int] = []
+    for size in (12, 15, 60):
+        calls.clear()
+        pool = Pool(many, watched, Draws(1).per_sample)
+        pool.enter(torch.arange(12), x, y, clean)
+        results.append(_run_wide(pool, size))
+        counts.append(len(calls))
+    assert 0 < int(results[0][1].sum()) < 12
+    for sample, found, best in results:
+        assert sample.tolist() == list(range(12))
+        assert torch.equal(found, results[0][1])
+        assert torch.equal(best[~found], results[0][2][~found])
+        assert bool((_model(best).argmax(dim=1) != y)[found].all())
+    assert counts[0] > counts[1] > 2 * counts[2]
+
+
+def test_an_attempt_alone_refused_is_told_of_whichever_row_made_it() -> None:
+    x, y, clean = _images(12)
+    attack = Guess(threat=GUESS.threat, tries=7)
+    told: list[list[bool]] = []
+    for size in (0, 50):
+        pool = Pool(attack, _model, Draws(1).per_sample, confirm=lambda sample, best: torch.zeros_like(sample).bool())
+        pool.enter(torch.arange(12), x, y, clean)
+        alone = torch.zeros(12, dtype=torch.bool)
+        while len(pool):
+            pool.widen(size)
+            finished = pool.advance()
+            alone[finished.sample] = finished.alone
+        told.append(alone.tolist())
+    assert told[0] == told[1]
+    assert 0 < sum(told[0]) < 12
+
+
+@pytest.mark.parametrize("stop", [5, 7, 10])
+def test_a_saved_wide_pool_goes_on_to_the_bit(stop: int) -> None:
+    x, y, clean = _images(12)
+    attack = Guess(threat=ThreatModel("linf", 0.2), tries=9)
+    pools = [Pool(attack, _model, Draws(1).per_sample) for _ in range(2)]
+    pools[0].enter(torch.arange(12), x, y, clean)
+    for _ in range(stop):
+        pools[0].widen(40)
+        pools[0].advance()
+    pools[1].load({name: value.clone() for name, value in pools[0].tensors().items()})
+    whole, resumed = (_run_wide(pool, 40) for pool in pools)
+    assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+def test_progress_of_images_that_are_split_never_falls_below_that_of_others() -> None:
+    x, y, clean = _images(4)
+    pool = Pool(Guess(threat=ThreatModel("linf", 1e-6), steps=1, tries=4), _model, Draws(1).per_sample)
+    pool.enter(torch.arange(4), x, y, clean)
+    told = [pool.under_way()]
+    while len(pool):
+        pool.widen(8)
+        pool.advance()
+        told.append(pool.under_way())
+    # One attempt of each, then two at a time of each, then the last ones.
+    assert told == [0.0, 1.0, 3.0, 0.0]

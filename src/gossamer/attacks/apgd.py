@@ -1,6 +1,7 @@
 """Auto-PGD: gradient ascent that adapts its steps to the loss (Croce & Hein, ICML 2020; in l1, ICML 2021)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -68,7 +69,7 @@ class APGD:
         """Return x_adv for x: (N, C, H, W) in [0, 1] and labels y: (N,)."""
         return attack_batch(self, model, x, y, draws)
 
-    @property
+    @cached_property
     def plan(self) -> tuple[Stage, ...]:
         """The balls that an attempt passes through: one but in l1."""
         larger_eps = self.largereps and self.threat.norm == "l1"
@@ -113,20 +114,32 @@ class APGD:
         rows = _remember(rows, gradient, loss)
         ended = rows["step"] == torch.tensor([stage.steps for stage in plan], device=x.device)[rows["stage"]]
         hit = wrong & final
-        best = self._inside(x, _pick(hit, rows["point"], rows["peak"]), final)
+        over = ended & final
+        best = self._best(x, rows, hit, over)
         rows, back = self._adapt(x, rows, loss)
-        point = _pick(back, rows["peak"], rows["point"])
+        point = rows["point"]
+        if bool(back.any()):
+            point, gradient = _pick(back, rows["peak"], point), _pick(back, rows["peak_gradient"], gradient)
         moved: Rows = {
-            "point": self._move(x, point, _pick(back, rows["peak_gradient"], gradient), rows),
+            "point": self._move(x, point, gradient, rows),
             "previous": point,
             "step": rows["step"] + 1,
         }
         rows = apgd_l1.next_stage(x, {**rows, **moved}, ended & ~final, plan)
-        return {**rows, "best": _pick(final, best, rows["best"]), "hit": hit, "over": ended & final}
+        return {**rows, "best": best, "hit": hit, "over": over}
+
+    def _best(self, x: Tensor, rows: Rows, hit: Tensor, over: Tensor) -> Tensor:
+        """Return the points to hand in, where there is something to hand in: a hit, else the highest at the end."""
+        if not bool((hit | over).any()):
+            return rows["best"]
+        best = torch.where(per_image(hit, x), rows["point"], _pick(over, rows["peak"], rows["best"]))
+        return self._inside(x, best, hit | over)
 
     def _inside(self, x: Tensor, point: Tensor, final: Tensor) -> Tensor:
         # The authors' projections leave the ball by more than a judge tolerates where many rounding errors add up.
-        # The trajectory stays theirs; what the model sees, and what is handed in, is inside.
+        # The trajectory stays theirs; what the model sees, and what is handed in, is inside. In linf none add up.
+        if self.threat.norm == "linf":
+            return point
         outside = (final & self.threat.violates(point, x, tolerance=SLACK)).nonzero().flatten()
         if not len(outside):
             return point
@@ -138,7 +151,7 @@ class APGD:
         for _ in range(self.eot - 1):
             gradient, loss, logits = input_gradient(model, point, goal)
             total = total + gradient
-        return total / self.eot, loss, logits.argmax(dim=1) != y
+        return total if self.eot == 1 else total / self.eot, loss, logits.argmax(dim=1) != y
 
     def _start(self, x: Tensor, value: Tensor, draws: Draws) -> Rows:
         if self.threat.norm == "l1":

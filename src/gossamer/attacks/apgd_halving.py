@@ -4,6 +4,8 @@ x, point, gradient: (n, C, H, W). The formulas are those of the authors' code wh
 by rounding or for tiny gradients: which samples an attack breaks depends on it.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ def adapt(rows: Rows, loss: Tensor, steps: int, rho: float) -> tuple[Rows, Tenso
     first = rows["step"] == 0
     rises = rows["rises"] + (~first & (loss > rows["last_loss"]))
     last_peak = torch.where(first, loss, rows["checked_loss"])
-    most = torch.tensor(_most_rises(steps, rho), device=loss.device)[rows["step"]]
+    most = _most_rises(steps, rho, loss.device)[rows["step"]]
     due = most >= 0
     halve = due & ((rises <= most) | (~rows["halved"] & (last_peak >= rows["peak_loss"])))
     adapted: Rows = {
@@ -66,21 +68,22 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(made)
 
 
-def _most_rises(steps: int, rho: float) -> list[float]:
+@lru_cache(maxsize=16)
+def _most_rises(steps: int, rho: float, device: torch.device) -> Tensor:
     """Return, by how many steps are done, up to how many rises the step halves; -1 where there is no checkpoint."""
     most = [-1.0] * (steps + 1)
     before = 0
     for end in checkpoints(steps):
         most[end] = rho * (end - before)
         before = end
-    return most
+    return torch.tensor(most, device=device)
 
 
 def move(threat: ThreatModel, x: Tensor, point: Tensor, gradient: Tensor, rows: Rows) -> Tensor:
     """Return the point after a step up the gradient, in linf along its signs, with momentum."""
     if threat.norm == "linf":
         project = threat.projector(x)
-        ahead = project(point + per_image(rows["size"], x) * gradient.sign())
+        ahead = project(gradient.sign().mul_(per_image(rows["size"], x)).add_(point))
         return project(_with_momentum(point, ahead, rows))
     ahead = _into_l2_ball(threat.eps, point + per_image(rows["size"], x) * _unit(gradient), x)
     return _into_l2_ball(threat.eps, _with_momentum(point, ahead, rows), x)
@@ -97,7 +100,7 @@ def _l2_direction(x: Tensor, draws: Draws) -> Tensor:
 
 def _with_momentum(point: Tensor, ahead: Tensor, rows: Rows) -> Tensor:
     share = per_image((rows["step"] > 0).to(point.dtype) * _MOMENTUM, point)
-    return point + (ahead - point) * (1 - share) + (point - rows["previous"]) * share
+    return (ahead - point).mul_(1 - share).add_(point).add_((point - rows["previous"]).mul_(share))
 
 
 def _unit(direction: Tensor) -> Tensor:

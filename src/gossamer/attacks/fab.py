@@ -128,39 +128,51 @@ class FAB:
         at = (~rows["judged"] & (last | rows["likely"])).nonzero().flatten()
         if not len(at):
             return rows
-        part = select(rows, at)
-        wrong = model(part["point"]).argmax(dim=1) != y[at]
-        return put(rows, at, self._judge(x[at], part, wrong))
+        asked = torch.zeros_like(last).index_fill(0, at, True)
+        wrong = model(_part(rows["point"], at)).argmax(dim=1) != _part(y, at)
+        return self._judge(x, rows, asked, torch.zeros_like(last).index_copy(0, at, wrong))
 
     def _climb(self, model: Model, x: Tensor, y: Tensor, rows: Rows) -> Rows:
         """Linearise at the points and move on, but for those that turn out to be adversarial."""
-        at = (~rows["hit"] & (rows["step"] < self.steps)).nonzero().flatten()
+        climbing = ~rows["hit"] & (rows["step"] < self.steps)
+        at = climbing.nonzero().flatten()
         if not len(at):
             return rows
-        part, x, y = select(rows, at), x[at], y[at]
-        logits, gap, normal = _nearest_boundary(model, part["point"], y, part["rivals"], self.threat.norm)
-        new = ~part["judged"] & (logits.argmax(dim=1) != y)
-        moved = self._move(x, part["point"], gap, normal)
-        part = self._judge(x, part, new)
-        part["point"] = torch.where(per_image(new, x), part["point"], moved)
-        part["step"] = part["step"] + (~new).long()
-        part["judged"] = new
-        return put(rows, at, part)
-
-    def _judge(self, x: Tensor, part: Rows, wrong: Tensor) -> Rows:
-        """Record the points not yet judged; wrong: (n,) bool, those found adversarial, which are pulled back."""
-        point, distance = part["point"], self.threat.distance(part["point"], x)
-        hit = wrong & (distance <= self.threat.eps)
-        nearer = wrong & (distance < part["distance"])
+        point, label = _part(rows["point"], at), _part(y, at)
+        logits, gap, normal = _nearest_boundary(model, point, label, _part(rows["rivals"], at), self.threat.norm)
+        wrong = torch.zeros_like(climbing).index_copy(0, at, logits.argmax(dim=1) != label)
+        new = wrong & ~rows["judged"]
+        moved = _with(rows["point"], at, self._move(_part(x, at), point, gap, normal))
+        rows = self._judge(x, rows, climbing & ~rows["judged"], new)
+        going = climbing & ~new
         return {
-            **part,
-            "best": torch.where(per_image(hit, x), point, part["best"]),
-            "hit": hit,
-            "point": torch.where(per_image(wrong, x), x + self.beta * (point - x), point),
-            "judged": torch.ones_like(wrong),
-            "likely": torch.where(part["judged"], part["likely"], wrong),
-            "nearest": torch.where(per_image(nearer, x), point, part["nearest"]),
-            "distance": torch.where(nearer, distance, part["distance"]),
+            **rows,
+            "point": torch.where(per_image(new, x), rows["point"], moved) if bool(new.any()) else moved,
+            "step": rows["step"] + going.long(),
+            "judged": rows["judged"] & ~going,
+        }
+
+    def _judge(self, x: Tensor, rows: Rows, asked: Tensor, wrong: Tensor) -> Rows:
+        """Record the points of the rows asked; wrong: those found adversarial, which are pulled back; (n,) bool."""
+        rows = {
+            **rows,
+            "hit": rows["hit"] & ~asked,
+            "judged": rows["judged"] | asked,
+            "likely": torch.where(asked, wrong, rows["likely"]),
+        }
+        at = wrong.nonzero().flatten()
+        if not len(at):
+            return rows
+        point, original, before = _part(rows["point"], at), _part(x, at), _part(rows["distance"], at)
+        distance = self.threat.distance(point, original)
+        hit, nearer = distance <= self.threat.eps, distance < before
+        return {
+            **rows,
+            "best": _with_some(rows["best"], at, point, hit),
+            "hit": rows["hit"].index_copy(0, at, hit),
+            "point": _with(rows["point"], at, original + self.beta * (point - original)),
+            "nearest": _with_some(rows["nearest"], at, point, nearer),
+            "distance": rows["distance"].index_copy(0, at, torch.where(nearer, distance, before)),
         }
 
     def _move(self, x: Tensor, point: Tensor, gap: Tensor, normal: Tensor) -> Tensor:
@@ -226,6 +238,8 @@ def _nearest_boundary(
             torch.autograd.grad(gaps[:, rival].sum(), leaf, retain_graph=rival + 1 < count)[0] for rival in range(count)
         )
         gap, normal = gaps[:, 0].detach(), next(slopes)
+        if count == 1:
+            return logits.detach(), gap, normal
         away = gap.abs() / (dual_norm(norm, normal) + 1e-12)
         for rival, slope in enumerate(slopes, start=1):
             other = gaps[:, rival].detach()
@@ -234,6 +248,21 @@ def _nearest_boundary(
             gap, away = torch.where(nearer, other, gap), torch.where(nearer, other_away, away)
             normal = torch.where(per_image(nearer, slope), slope, normal)
     return logits.detach(), gap, normal
+
+
+def _part(values: Tensor, at: Tensor) -> Tensor:
+    """Return values: (n, ...) at positions, which rise; all of them at no cost."""
+    return values if len(at) == len(values) else values[at]
+
+
+def _with(values: Tensor, at: Tensor, others: Tensor) -> Tensor:
+    """Return values: (n, ...) with others: (m, ...) at positions, which rise."""
+    return others if len(at) == len(values) else values.index_copy(0, at, others)
+
+
+def _with_some(values: Tensor, at: Tensor, others: Tensor, some: Tensor) -> Tensor:
+    """Return values: (n, ...) with those of others: (m, ...) where some: (m,) bool at their positions."""
+    return _with(values, at[some], others[some]) if bool(some.any()) else values
 
 
 def _check_range(subject: str, value: float, low: float, high: float) -> None:

@@ -51,6 +51,17 @@ class Goal:
             reference=None if self.reference is None else self.reference[positions],
         )
 
+    def repeat(self, times: int) -> "Goal":
+        """Return the goal of so many copies of the batch, one after the other."""
+        if times == 1:
+            return self
+        return replace(
+            self,
+            labels=self.labels.repeat(times),
+            target=None if self.target is None else self.target.repeat(times),
+            reference=None if self.reference is None else self.reference.repeat(times, 1),
+        )
+
 
 def make_goal(model: Model, x: Tensor, y: Tensor, *, loss: LossName, labels: Labels, target: Target | None) -> Goal:
     """Return the goal for x: (N, C, H, W) with labels y: (N,); one forward on x only where something needs it.

@@ -28,8 +28,9 @@ def move_to_hyperplane(norm: Norm, points: Tensor, normal: Tensor, gap: Tensor) 
     """
     towards = torch.where(gap[:, None] >= 0, -normal, normal)
     room = torch.where(towards > 0, 1 - points, points).clamp_(min=0)
-    scale = normal.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(normal.dtype).tiny)
-    length = _GEOMETRY[norm].share(normal.abs() / scale, room, gap.abs()[:, None] / scale)
+    weight = normal.abs()
+    scale = weight.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(normal.dtype).tiny)
+    length = _GEOMETRY[norm].share(weight.div_(scale), room, gap.abs()[:, None] / scale)
     return length.mul_(towards.sign())
 
 
@@ -44,32 +45,33 @@ def length_of(norm: Norm, move: Tensor) -> Tensor:
 
 
 def _equally(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    return _fill(weight, (weight > 0).to(weight.dtype), room, need)
+    return _fill(weight, (weight > 0).to(weight.dtype), weight, room, need)
 
 
 def _in_proportion(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    return _fill(weight, weight, room, need)
+    return _fill(weight, weight, weight * weight, room, need)
 
 
-def _fill(weight: Tensor, speed: Tensor, room: Tensor, need: Tensor) -> Tensor:
+def _fill(weight: Tensor, speed: Tensor, slope: Tensor, room: Tensor, need: Tensor) -> Tensor:
     """Return min(level * speed, room) at the level where its product with weight sums to need: (N, D).
+
+    slope: weight * speed.
 
     What is closed is concave and piecewise linear in the level, so Newton's steps from 0 rise to the solution
     without passing it and end there exactly, after a handful of passes: nothing is sorted. A row that has ended
     stays as it is while others go on.
     """
     info = torch.finfo(weight.dtype)
-    gain, slope = weight * room, weight * speed
-    level, full = torch.zeros_like(need), room <= 0
+    level, rest, full = torch.zeros_like(need), need, room <= 0
     while True:
-        rest = (need - torch.where(full, gain, 0).sum(dim=1, keepdim=True)).clamp_(min=0)
         rising = torch.where(full, 0, slope).sum(dim=1, keepdim=True)
         level = torch.maximum(level, (rest / rising.clamp_(min=info.tiny)).clamp_(max=info.max))
         length = torch.minimum(level * speed, room)
-        filled = full | (length >= room)
+        filled = length >= room
         if torch.equal(filled, full):
             return length
         full = filled
+        rest = (need - torch.where(full, weight * room, 0).sum(dim=1, keepdim=True)).clamp_(min=0)
 
 
 def _largest_first(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:

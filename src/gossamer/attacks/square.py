@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from gossamer.attacks.checks import check_count
 from gossamer.attacks.goals import SEED_ZERO, Goal
 from gossamer.attacks.queries import Searched
-from gossamer.attacks.square_proposals import PROPOSALS
+from gossamer.attacks.square_proposals import PROPOSALS, Proposals
 from gossamer.attacks.stepwise import Pool, Rows, attack_batch
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
@@ -24,6 +25,9 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 BLOCK = 32
 """Proposals whose random numbers are drawn at once: a generator for each row and step would cost more than it draws."""
+
+AHEAD = 4
+"""Proposals tried at one call of the model where it has room: about one in twenty is accepted, and ends them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,23 +130,37 @@ class Square:
         ranked = clean.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
         return {**rows, "target": ranked.gather(1, attempt[:, None] // self.restarts)[:, 0]}
 
+    @property
+    def ahead(self) -> int:
+        """How many proposals to try at once at most."""
+        return AHEAD
+
     def advance(self, model: Model, x: Tensor, y: Tensor, rows: Rows, draws: Draws) -> Rows:
         """Return the rows one forward on. See `StepwiseAttack.advance`."""
+        return self.advance_by(1, model, x, y, rows, draws)
+
+    def advance_by(self, steps: int, model: Model, x: Tensor, y: Tensor, rows: Rows, draws: Draws) -> Rows:
+        """Return the rows at their first accepted proposal of the next ones. See `Speculative.advance_by`.
+
+        A row goes no further than its block of numbers, the first point of an attempt stands alone.
+        """
         numbers = self._draw(rows, draws)
-        tried = self._propose(x, rows, numbers)
-        logits = model(tried)
-        value = Goal(loss=self.loss, labels=y, target=rows.get("target")).value(logits)
-        erred = logits.argmax(dim=1) != y
-        accepted = erred | (value > rows["value"])
+        tried = self._propose(x, rows, numbers, steps)
+        logits = model(tried.flatten(0, 1))
+        goal = Goal(loss=self.loss, labels=y, target=rows.get("target")).repeat(steps)
+        value, erred = goal.value(logits).view(steps, -1), (logits.argmax(dim=1) != goal.labels).view(steps, -1)
+        taken, accepted = self._first_accepted(rows, erred | (value > rows["value"]))
+        erred, value, tried = (_of_step(each, taken) for each in (erred, value, tried))
         best = torch.where(per_image(accepted, x), tried, rows["best"])
-        step = rows["step"] + 1
+        done = taken + 1
+        step = rows["step"] + done
         return {
             **rows,
             "best": best,
             "hit": self._admit(erred, best, x),
             "over": step > self.queries,
             "step": step,
-            "queries": rows["queries"] + 1,
+            "queries": rows["queries"] + done,
             "value": torch.where(value > rows["value"], value, rows["value"]),
             "numbers": numbers,
         }
@@ -157,26 +175,33 @@ class Square:
         drawn = here.uniform((len(due), *numbers.shape[1:]), device=numbers.device)
         return numbers.index_copy(0, due, drawn)
 
-    def _propose(self, x: Tensor, rows: Rows, numbers: Tensor) -> Tensor:
-        best, proposal = rows["best"], rows["step"] - 1
-        at = (proposal >= 0).nonzero().flatten()
-        if not len(at):
-            return best
+    def _propose(self, x: Tensor, rows: Rows, numbers: Tensor, steps: int) -> Tensor:
+        """Return the next points to try: (steps, n, C, H, W), every one of them one step from the best."""
+        best = rows["best"]
+        proposal = rows["step"] - 1 + torch.arange(steps, device=x.device)[:, None]
+        now = numbers[torch.arange(len(x), device=x.device), proposal % BLOCK].flatten(0, 1)
+        sizes = self._sizes(proposal.flatten(), x.shape)
         propose = PROPOSALS[self.threat.norm].propose
-        now = numbers[at, proposal[at] % BLOCK]
-        sizes = self._sizes(proposal[at], x.shape)
-        if len(at) == len(x):
-            return propose(x, best, sizes, now, self.threat.eps)
-        return best.index_copy(0, at, propose(x[at], best[at], sizes, now, self.threat.eps))
+        tried = propose(_repeat(x, steps), _repeat(best, steps), sizes, now, self.threat.eps).view(steps, *x.shape)
+        first = rows["step"] == 0
+        return torch.where(per_image(first, x), best, tried) if bool(first.any()) else tried
+
+    def _first_accepted(self, rows: Rows, accepted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which of the tried proposals each row ends at, and whether it is accepted; accepted: (steps, n)."""
+        if len(accepted) == 1:
+            return torch.zeros_like(rows["step"]), accepted[0]
+        proposal = rows["step"] - 1
+        reach = torch.minimum(BLOCK - proposal % BLOCK, self.queries - proposal).clamp_(max=len(accepted))
+        accepted = accepted & (torch.arange(len(accepted), device=reach.device)[:, None] < reach)
+        any_ = accepted.any(dim=0)
+        return torch.where(any_, accepted.int().argmax(dim=0), reach - 1), any_
 
     def _sizes(self, proposal: Tensor, shape: torch.Size) -> Tensor:
         """Return the sides of the windows of proposals: (n,) int64 from 0."""
         if self.resc_schedule:
             proposal = (proposal.double() / self.queries * 10_000).long()
-        halvings = torch.bucketize(proposal, torch.tensor(HALVINGS, device=proposal.device))
-        size = PROPOSALS[self.threat.norm].size
-        sides = [size(self.p_init / 2**halving, shape) for halving in range(len(HALVINGS) + 1)]
-        return torch.tensor(sides, device=proposal.device)[halvings]
+        halvings, sides = _schedule(PROPOSALS[self.threat.norm], self.p_init, shape, proposal.device)
+        return sides[torch.bucketize(proposal, halvings)]
 
     def _admit(self, erred: Tensor, best: Tensor, x: Tensor) -> Tensor:
         hit = erred.clone()
@@ -184,3 +209,19 @@ class Square:
         if len(at):
             hit[at] = ~self.threat.violates(best[at], x[at])
         return hit
+
+
+def _repeat(images: Tensor, times: int) -> Tensor:
+    return images if times == 1 else images.repeat(times, *[1] * (images.dim() - 1))
+
+
+def _of_step(values: Tensor, step: Tensor) -> Tensor:
+    """Return for each row the value of its step: (n, ...), from values: (steps, n, ...)."""
+    return values[0] if len(values) == 1 else values[step, torch.arange(len(step), device=step.device)]
+
+
+@lru_cache(maxsize=16)
+def _schedule(proposals: Proposals, p_init: float, shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return after which proposals windows shrink, and their sides before the first and after each."""
+    sides = [proposals.size(p_init / 2**halving, shape) for halving in range(len(HALVINGS) + 1)]
+    return torch.tensor(HALVINGS, device=device), torch.tensor(sides, device=device)

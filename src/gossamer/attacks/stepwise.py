@@ -2,8 +2,8 @@
 
 A batch that is attacked as a whole drains as its images break, and what is left of it runs half empty. Here every
 image is a row with its own state: a row that is broken or at its end leaves at once and the next image takes its
-place, so that the model always sees full batches. Rows of other attempts (restarts, targets) of other images run
-side by side.
+place, so that the model always sees full batches. Rows of other attempts (restarts, targets) run side by side: of
+other images, and where there are too few images for a batch, of one image too.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,6 +62,23 @@ class StepwiseAttack(Protocol):
         ...
 
 
+@runtime_checkable
+class Speculative(StepwiseAttack, Protocol):
+    """A stepwise attack most of whose steps leave a row where it was: several can be tried from there at once."""
+
+    @property
+    def ahead(self) -> int:
+        """How many steps to try at once at most."""
+        ...
+
+    def advance_by(self, steps: int, model: Model, x: Tensor, y: Tensor, rows: Rows, draws: Draws) -> Rows:
+        """Return the rows 1 to `steps` steps on, each as `advance` would leave it then, by one call of the model.
+
+        The call is on `steps` times the rows. A row stops at the first step that moves it, and where it hits or ends.
+        """
+        ...
+
+
 def select(rows: Mapping[str, Tensor], keep: Tensor) -> Rows:
     """Return a part of the rows; keep: (n,) bool or (m,) positions."""
     return {name: value[keep] for name, value in rows.items()}
@@ -107,6 +124,9 @@ class Pool:
 
     keyed: the draws of samples: (n,) int64, one row each. confirm: judges each hit; an image leaves at its first
     confirmed one, or at the end of its last attempt, and goes on after a refusal.
+
+    A row has the attempts from `attempt` up to `until` before it. An image has one row, with all of them, until
+    `widen` splits it; ended: what came of its rows that are at their end while others of it go on.
     """
 
     attack: StepwiseAttack
@@ -115,6 +135,8 @@ class Pool:
     confirm: Confirm = take_at_word
     fixed: Rows = field(default_factory=dict[str, Tensor])
     rows: Rows = field(default_factory=dict[str, Tensor])
+    ended: Rows = field(default_factory=dict[str, Tensor])
+    _drawn: Draws | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.fixed["sample"]) if self.fixed else 0
@@ -128,45 +150,87 @@ class Pool:
             "y": y,
             "clean": clean,
             "attempt": torch.zeros_like(sample),
+            "until": torch.full_like(sample, self.attack.attempts(clean.shape[1])),
             "alone": torch.zeros_like(sample, dtype=torch.bool),
         }
-        rows = self._begin(fixed)
-        self.fixed = join(self.fixed, fixed) if self.fixed else fixed
-        self.rows = join(self.rows, rows) if self.rows else rows
+        self._add(fixed)
+
+    def widen(self, size: int) -> None:
+        """Begin further attempts of images until there are `size` rows: for batches that no waiting image fills.
+
+        Which attempts an image gets stays the same, so the verdict does too. An image that falls costs more by the
+        attempts that go on beside the one that breaks it; most such images fall in the first one, so only those that
+        have outlived it are split.
+        """
+        while 0 < len(self) < size:
+            attempt, until = self.fixed["attempt"], self.fixed["until"]
+            open_ = torch.where(attempt > 0, until - attempt - 1, 0)
+            most, order = open_.sort(descending=True, stable=True)
+            at = order[: size - len(self)][most[: size - len(self)] > 0]
+            if not len(at):
+                return
+            more = select(self.fixed, at)
+            middle = until[at] - (open_[at] + 1) // 2
+            self.fixed["until"] = until.index_copy(0, at, middle)
+            self._add({**more, "attempt": middle, "alone": torch.zeros_like(more["alone"])})
+
+    def ahead(self, size: int) -> int:
+        """Return how many steps to try at one call of the model on at most `size` rows."""
+        most = self.attack.ahead if isinstance(self.attack, Speculative) else 1
+        return max(1, min(most, size // max(len(self), 1)))
 
     @torch.no_grad()
-    def advance(self) -> Finished:
-        """Go one step on with every image, and let go of those that are broken or at their end."""
+    def advance(self, steps: int = 1) -> Finished:
+        """Go one step on with every image, or up to `steps`, and let go of those that are broken or at their end.
+
+        steps: as `ahead` says.
+        """
         fixed = self.fixed
-        self.rows = self.attack.advance(self.model, fixed["x"], fixed["y"], self.rows, self._draws(fixed))
+        state = (self.model, fixed["x"], fixed["y"], self.rows, self._draws())
+        if steps > 1 and isinstance(self.attack, Speculative):
+            self.rows = self.attack.advance_by(steps, *state)
+        else:
+            self.rows = self.attack.advance(*state)
         found = self._confirmed()
         over = self.rows["over"] & ~found
-        last = fixed["attempt"] + 1 >= self.attack.attempts(fixed["clean"].shape[1])
+        last = fixed["attempt"] + 1 >= fixed["until"]
         self._retry((over & ~last).nonzero().flatten())
-        return self._leave(found | (over & last), found)
+        return self._leave(found, over & last)
 
     def under_way(self) -> float:
         """Return what the finished attempts of the images inside amount to, in images."""
         if not len(self):
             return 0.0
-        return float(self.fixed["attempt"].sum()) / self.attack.attempts(self.fixed["clean"].shape[1])
+        left = int((self.fixed["until"] - self.fixed["attempt"]).sum())
+        return len(self.fixed["sample"].unique()) - left / self.attack.attempts(self.fixed["clean"].shape[1])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything the pool holds, to be saved."""
-        fixed = {f"fixed.{name}": value for name, value in self.fixed.items()}
-        return fixed | {f"rows.{name}": value for name, value in self.rows.items()}
+        parts = {"fixed": self.fixed, "rows": self.rows, "ended": self.ended}
+        return {f"{part}.{name}": value for part, held in parts.items() for name, value in held.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
-        self.fixed = _under("fixed.", tensors)
-        self.rows = _under("rows.", tensors)
+        self.fixed, self.rows, self.ended = (_under(f"{part}.", tensors) for part in ("fixed", "rows", "ended"))
+        self._drawn = None
+
+    def _add(self, fixed: Rows) -> None:
+        rows = self._begin(fixed)
+        self.fixed = join(self.fixed, fixed) if self.fixed else fixed
+        self.rows = join(self.rows, rows) if self.rows else rows
+        self._drawn = None
 
     def _begin(self, fixed: Rows) -> Rows:
         with torch.no_grad():
-            return self.attack.begin(fixed["x"], fixed["y"], fixed["clean"], fixed["attempt"], self._draws(fixed))
+            return self.attack.begin(fixed["x"], fixed["y"], fixed["clean"], fixed["attempt"], self._keys(fixed))
 
-    def _draws(self, fixed: Rows) -> Draws:
+    def _keys(self, fixed: Rows) -> Draws:
         return self.keyed(fixed["sample"]).at_each("attempt", fixed["attempt"])
+
+    def _draws(self) -> Draws:
+        if self._drawn is None:
+            self._drawn = self._keys(self.fixed)
+        return self._drawn
 
     def _confirmed(self) -> Tensor:
         hit = self.rows["hit"]
@@ -186,14 +250,31 @@ class Pool:
         fixed["attempt"] = fixed["attempt"] + 1
         self.rows = put(self.rows, positions, self._begin(fixed))
         self.fixed = put(self.fixed, positions, fixed)
+        self._drawn = None
 
-    def _leave(self, leaving: Tensor, found: Tensor) -> Finished:
-        gone = select(self.fixed, leaving)
-        found = found[leaving]
-        finished = Finished(gone["sample"], found, gone["alone"] & ~found, self.rows["best"][leaving])
-        if len(found):
-            self.fixed, self.rows = select(self.fixed, ~leaving), select(self.rows, ~leaving)
-        return finished
+    def _leave(self, found: Tensor, at_end: Tensor) -> Finished:
+        if not bool((found | at_end).any()):
+            return _finished({name: held[:0] for name, held in self._outcomes().items()}, found[:0])
+        broken = select(self._outcomes(), _first_of_each(self.fixed["sample"], found))
+        leaving = at_end | torch.isin(self.fixed["sample"], broken["sample"])
+        ended = select(self._outcomes(), leaving)
+        ended = join(self.ended, ended) if self.ended else ended
+        self.fixed, self.rows = select(self.fixed, ~leaving), select(self.rows, ~leaving)
+        self._drawn = None
+        waits = torch.isin(ended["sample"], self.fixed["sample"])
+        self.ended = select(ended, waits) if bool(waits.any()) else {}
+        unbroken = select(ended, ~waits & ~torch.isin(ended["sample"], broken["sample"]))
+        gone = join(broken, _last_attempts(unbroken))
+        return _finished(gone, torch.isin(gone["sample"], broken["sample"]))
+
+    def _outcomes(self) -> Rows:
+        last = self.fixed["until"] == self.attack.attempts(self.fixed["clean"].shape[1])
+        return {
+            "sample": self.fixed["sample"],
+            "alone": self.fixed["alone"],
+            "last": last,
+            "best": self.rows["best"],
+        }
 
 
 def attack_batch(attack: StepwiseAttack, model: Model, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
@@ -214,6 +295,23 @@ def attack_batch(attack: StepwiseAttack, model: Model, x: Tensor, y: Tensor, dra
         finished = pool.advance()
         best[finished.sample] = finished.best
     return best
+
+
+def _finished(gone: Rows, found: Tensor) -> Finished:
+    return Finished(gone["sample"], found, gone["alone"] & ~found, gone["best"])
+
+
+def _first_of_each(sample: Tensor, where: Tensor) -> Tensor:
+    """Return the positions of the first row of each sample where: (n,) bool."""
+    positions = where.nonzero().flatten()
+    first = {each: at for at, each in reversed(list(zip(positions.tolist(), sample[positions].tolist(), strict=True)))}
+    return torch.tensor(sorted(first.values()), dtype=torch.int64, device=sample.device)
+
+
+def _last_attempts(ended: Rows) -> Rows:
+    """Return of each sample the row of its last attempt, `alone` where any of its rows is."""
+    rows = select(ended, ended["last"])
+    return {**rows, "alone": torch.isin(rows["sample"], ended["sample"][ended["alone"]])}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> Rows:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -200,10 +201,12 @@ class _PoolSearch:
         scene = self._scene
         scene.seed_noise()
         self._fill()
-        inside = self._pool.fixed["sample"].cpu()
-        if scene.batches.attempt(self._advance, len(inside)) is None:
+        self._pool.widen(scene.batches.size)
+        steps = self._pool.ahead(scene.batches.size)
+        inside = self._pool.fixed["sample"]
+        if scene.batches.attempt(partial(self._advance, steps), steps * len(self._pool)) is None:
             # All begin anew, those that had just left but were not judged too; their draws are their own.
-            self.waiting = torch.cat([inside, self.waiting])
+            self.waiting = torch.cat([inside.unique().cpu(), self.waiting])
             self._pool = self._empty()
 
     def tensors(self) -> Tensors:
@@ -226,8 +229,8 @@ class _PoolSearch:
         x, y = scene.take(rows)
         self._pool.enter(rows, x, y, scene.job.clean[scene.job.positions[rows]].to(x))
 
-    def _advance(self) -> bool:
-        finished = self._pool.advance()
+    def _advance(self, steps: int) -> bool:
+        finished = self._pool.advance(steps)
         if not len(finished.sample):
             return True
         self._settle(finished.sample[finished.found], finished.best[finished.found])
@@ -279,7 +282,8 @@ def hunt(
             kept = None
         while search.busy():
             search.step()
-            tell(min(scene.settled, count), int(scene.found.broken.sum()), search.under_way())
+            if progress is not None:
+                tell(min(scene.settled, count), int(scene.found.broken.sum()), search.under_way())
             ledger.update(job.stage, lambda: _state(scene, search, number))  # noqa: B023 - called at once
     return scene.so_far()
 
