@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gossamer.intervals import wilson
+from gossamer.intervals import mcnemar, paired_difference, wilson
 from gossamer.runs import protocols, results
 from gossamer.runs.audits import Audit, AuditedAttack, Measurement, Sign
 
@@ -280,6 +280,36 @@ def classes():
     )
 
 
+def matching():
+    def pair(sparse, parent, gained, lost, verdict):
+        return protocols.PairedDifference(
+            sparse=share(sparse, N),
+            parent=share(parent, N),
+            difference=(gained - lost) / N,
+            interval=paired_difference(gained, lost, N),
+            gained=gained,
+            lost=lost,
+            p_value=mcnemar(gained, lost),
+            verdict=verdict,
+        )
+
+    return protocols.MatchingTable(
+        dataset=DATASET,
+        seed=0,
+        threat=THREAT,
+        attack=PGD,
+        parent=model("dense"),
+        rows=(
+            protocols.MatchingRow(
+                model=model("sparse"),
+                clean=pair(801, 795, 40, 34, "matches"),
+                robust=pair(402, 471, 22, 91, "falls short"),
+            ),
+        ),
+        environment=environment("matching"),
+    )
+
+
 def smoothing():
     radii = (0.0, 0.25, 0.5, 0.75)
     left = (342, 251, 160, 71)
@@ -441,6 +471,7 @@ PROTOCOLS = {
     "ensemble": ensemble,
     "stochastic": stochastic,
     "corruptions": corruptions,
+    "matching": matching,
     "classes": classes,
     "certificates": smoothing,
 }

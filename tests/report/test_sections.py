@@ -47,6 +47,7 @@ SAYS = {
         "spatter extra",
         "mean accuracy 64.0 %",
     ],
+    "matching": ["sparse 100.0 % of the weights", "-6.9 points [-8.9, -4.8]", "falls short", "+0.6 points"],
     "classes": ["Worst under attack: cat with 12.0 % [7, 20] n=100", "truck 100 91.0 % [84, 95] 64.0 % [54, 73]"],
     "certificates": [
         "r > 0.75",

@@ -1,9 +1,10 @@
 """The command line: a table from command name to function; each command imports only what it needs."""
 
+import functools
 import importlib
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from gossamer.errors import ConfigError, GossamerError
 
@@ -44,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_told(error), file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was last saved", file=sys.stderr)
-        raise SystemExit(130) from None
+        _stop()
 
 
 def _run(name: str, words: list[str]) -> None:
@@ -57,8 +57,26 @@ def _run(name: str, words: list[str]) -> None:
     import typer  # noqa: PLC0415
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name)(getattr(importlib.import_module(command.module), command.function))
+    app.command(name)(_stoppable(getattr(importlib.import_module(command.module), command.function)))
     app(args=words, prog_name=f"gossamer {name}")
+
+
+def _stoppable(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that a Ctrl-C ends with a message: the parser of options would end it without one."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            _stop()
+
+    return call
+
+
+def _stop() -> NoReturn:
+    print("stopped; the same command goes on from what was last saved", file=sys.stderr)
+    raise SystemExit(130) from None
 
 
 def _usage() -> str:

@@ -2,9 +2,8 @@
 
 import hashlib
 import inspect
-import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -15,6 +14,9 @@ from torch import nn
 from gossamer.attacks.queries import QueryAttack
 from gossamer.attacks.registry import build
 from gossamer.attacks.zoo import ZOO
+from gossamer.cli import options
+from gossamer.cli.keeping import command_of, with_command
+from gossamer.cli.subjects import threats
 from gossamer.errors import ConfigError
 from gossamer.evaluation import adversary_matrix as adversaries
 from gossamer.evaluation.classes import by_class
@@ -22,6 +24,7 @@ from gossamer.evaluation.corruptions import corruptions
 from gossamer.evaluation.effort import RESTARTS, STEPS, effort
 from gossamer.evaluation.ensembles import ensemble
 from gossamer.evaluation.least_norm import Search
+from gossamer.evaluation.matching import matching
 from gossamer.evaluation.pruning_benchmark import RADII, pruning_benchmark
 from gossamer.evaluation.query_success import query_success
 from gossamer.evaluation.setting import Setting
@@ -32,7 +35,7 @@ from gossamer.evaluation.tables import tell
 from gossamer.evaluation.transfer_matrix import transfer_matrix
 from gossamer.recipe.open import OpenRun, open_run
 from gossamer.runs import records
-from gossamer.threat import ThreatModel, parse_eps
+from gossamer.threat import ThreatModel
 from gossamer.training.devices import place
 from gossamer.training.progress import progress
 from gossamer.types import Attack
@@ -42,6 +45,7 @@ from gossamer.types import Attack
 class Asked:
     """What every protocol is asked with; threats: the radii of --eps, else the first run's own."""
 
+    opened: dict[str, OpenRun]
     models: dict[str, nn.Module]
     architectures: dict[str, str]
     trained: dict[str, str]
@@ -129,6 +133,20 @@ def _classes(asked: Asked) -> object:
     return by_class(measured, asked.setting.whole.classes)
 
 
+def _matching(asked: Asked, *, parent: str = "train.end") -> object:
+    first, *others = asked.models
+    if others:
+        return matching(
+            asked.models[first],
+            {name: asked.models[name] for name in others},
+            asked.setting,
+            asked.build(),
+            name=first,
+        )
+    dense, name = asked.opened[first].model(parent), f"{first} ({parent})"
+    return matching(dense, asked.models, asked.setting, asked.build(), name=name)
+
+
 def _smoothing(
     asked: Asked,
     *,
@@ -156,6 +174,10 @@ PROTOCOLS: Mapping[str, tuple[Callable[..., object], str]] = {
     "stochastic": (_stochastic, "with noise and expectation over it, and without; options passes, trials"),
     "corruptions": (_corruptions, "a folder in CIFAR-10-C's layout; option corrupted=FOLDER"),
     "classes": (_classes, "clean and robust accuracy by class"),
+    "matching": (
+        _matching,
+        "sparse runs beside the first, their parent; one run beside its state of option parent",
+    ),
     "smoothing": (_smoothing, "certified accuracy over radius; options sigma, n0, copies, alpha, radii"),
     "black-box": (_black_box, "success rate and queries of zoo or square; option samples"),
 }
@@ -165,26 +187,26 @@ def protocol(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(PROTOCOLS)}")],
     runs: Annotated[list[Path], typer.Argument(help="run folders, all on the same data")],
     attack: Annotated[str | None, typer.Option(help="an attack, by default the protocol's own")] = None,
-    eps: Annotated[str | None, typer.Option(help="radius such as 8/255, or several with commas")] = None,
-    norm: Annotated[str | None, typer.Option(help="linf, l2 or l1; by default the first run's")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="how many samples; all if left out")] = None,
+    eps: options.Radii = None,
+    norm: options.Norm = None,
+    n: options.Count = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", help="an option of the protocol, as steps=[10,20]; repeatable")
     ] = None,
-    part: Annotated[str, typer.Option(help="test, train or held_out")] = "test",
-    data_dir: Annotated[Path | None, typer.Option(help="where data sets lie; by default $GOSSAMER_DATA")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images at a time; found automatically if left out")] = None,
-    seed: Annotated[int, typer.Option(help="seed of all draws")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")] = "auto",
+    part: options.Part = "test",
+    data_dir: options.DataDir = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
     folder: Annotated[
         Path | None, typer.Option(help="where finished cells lie; by default partial/protocols of the first run")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="where to write the table")] = None,
+    json: options.Json = None,
 ) -> None:
     """Measure runs by a protocol; a command that was killed goes on with what it has not measured yet."""
     measure = _named(name)
     opened = [open_run(path, data_dir) for path in runs]
-    options = _options(name, measure, option)
+    parameters = _parameters(name, measure, option)
     named = _names(opened, runs)
     _check_same_data(opened, part)
     with progress() as shown:
@@ -198,16 +220,18 @@ def protocol(
             folder=folder or opened[0].folder.partial / "protocols",
         )
         asked = Asked(
+            opened=named,
             models={label: run.model() for label, run in named.items()},
             architectures={label: run.recipe.model.name for label, run in named.items()},
             trained={label: _training(run) for label, run in named.items()},
             setting=setting,
-            threats=_threats(eps, norm, opened[0].threat),
+            threats=threats(eps, norm, opened[0].threat),
             attack=attack,
         )
         flags = {"--attack": attack, "--eps": eps, "--norm": norm, "--n": n, "--seed": seed, "--data-dir": data_dir}
-        command = _command(name, runs, flags | ({} if part == "test" else {"--part": part}), option)
-        record = _with_command(measure(asked, **options), command)
+        flags |= {"--part": None if part == "test" else part, "--option": tuple(option or ())}
+        command = command_of(["gossamer", "protocol", name, *runs], flags)
+        record = with_command(measure(asked, **parameters), command)
     print(tell(record))
     asked_for = hashlib.sha256(command.encode()).hexdigest()[:8]
     for target in (opened[0].folder.result(f"protocol-{name}-{asked_for}"), json):
@@ -224,7 +248,7 @@ def _named(name: str) -> Callable[..., object]:
     )
 
 
-def _options(name: str, measure: Callable[..., object], given: list[str] | None) -> dict[str, Any]:
+def _parameters(name: str, measure: Callable[..., object], given: list[str] | None) -> dict[str, Any]:
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415  (slow to import, needed here alone)
 
     known = {key: each for key, each in inspect.signature(measure).parameters.items() if key != "asked"}
@@ -252,15 +276,6 @@ def _options(name: str, measure: Callable[..., object], given: list[str] | None)
     return read
 
 
-def _threats(eps: str | None, norm: str | None, own: ThreatModel) -> list[ThreatModel]:
-    chosen: Any = norm or own.norm
-    if eps is not None:
-        return [ThreatModel(chosen, parse_eps(each.strip())) for each in eps.split(",")]
-    if chosen != own.norm:
-        raise ConfigError("--eps", expected=f"a radius in {chosen}", got="none", remedy="write --eps 0.5, say")
-    return [own]
-
-
 def _names(opened: list[OpenRun], paths: list[Path]) -> dict[str, OpenRun]:
     names = [run.folder.name for run in opened]
     if len(set(names)) < len(names):
@@ -280,18 +295,6 @@ def _check_same_data(opened: list[OpenRun], part: str) -> None:
             got=f"{len(checksums)} sets of them",
             remedy="compare runs of one data set, prepared the same way",
         )
-
-
-def _command(name: str, runs: list[Path], flags: Mapping[str, object], options: list[str] | None) -> str:
-    """Return the command that measures the same again, on any machine and in any batches."""
-    words = ["gossamer", "protocol", name, *map(str, runs)]
-    words += [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
-    words += [word for option in options or () for word in ("--option", option)]
-    return shlex.join(words)
-
-
-def _with_command(record: Any, command: str) -> Any:
-    return replace(record, environment={**record.environment, "command": command})
 
 
 def _training(run: OpenRun) -> str:

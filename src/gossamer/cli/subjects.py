@@ -1,7 +1,8 @@
-"""What do commands work on? A run folder, or a model and data of one's own, as they are named on the command line."""
+"""What do commands work on? A run folder, an .onnx file, or a model and data of one's own, as the options name them."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from torch import nn
@@ -9,30 +10,127 @@ from torch import nn
 from gossamer.data import DataSet
 from gossamer.data.registry import load
 from gossamer.errors import ConfigError
+from gossamer.evaluation.adapters import Outputs, as_module
+from gossamer.evaluation.onnx_model import OnnxModel
 from gossamer.recipe.build import build_foreign_model
-from gossamer.runs import atomic
+from gossamer.recipe.open import open_run
+from gossamer.runs import RunFolder, atomic
+from gossamer.threat import ThreatModel, parse_eps
 
 
-def choose_one(run: Path | None, model: str | None) -> Path | None:
-    """Return the run or file where it is given, None where a model of one's own is; raises ConfigError otherwise."""
-    if (run is None) != (model is None):
-        return run
-    raise ConfigError(
-        "what to work on",
-        expected="a run folder, or --model package.module:factory",
-        got="none" if run is None else "both",
-        remedy="give one of them",
-    )
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network in eval mode, its images, and what results call it.
+
+    threat: of its training, where it is known; dense_weights: of the dense parent, where it is.
+    """
+
+    network: nn.Module
+    images: DataSet
+    name: str
+    threat: ThreatModel | None
+    dense_weights: int | None = None
 
 
-def read_options(options: list[str] | None, flag: str = "--option") -> dict[str, Any]:
-    """Return the values of a repeatable option NAME=VALUE, read as YAML."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The options that name a subject and its twin, in plain values that can be sent to another process.
+
+    run: a run folder or an .onnx file. Raises ConfigError where both or neither of run and model are given.
+    """
+
+    run: Path | None
+    model: str | None
+    weights: Path | None
+    outputs: str
+    twin: str | None
+    twin_weights: Path | None
+    data: str | None
+    data_options: tuple[str, ...]
+    data_dir: Path | None
+    part: str
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.model is None):
+            raise ConfigError(
+                "what to work on",
+                expected="an .onnx file, a run folder, or --model package.module:factory",
+                got="none" if self.run is None else "both",
+                remedy="give one of them",
+            )
+
+    @property
+    def file(self) -> Path | None:
+        """The .onnx file, where that is what the argument names."""
+        return self.run if self.run is not None and self.run.suffix == ".onnx" else None
+
+    @property
+    def folder(self) -> RunFolder | None:
+        """The folder of the run, where it is one; raises RunError where there is none."""
+        return RunFolder.open(self.run) if self.run is not None and self.file is None else None
+
+    @property
+    def words(self) -> tuple[Path, ...]:
+        """The argument that names the subject, where there is one."""
+        return () if self.run is None else (self.run,)
+
+    @property
+    def flags(self) -> dict[str, object]:
+        """The options that name the subject and its twin, None where they are left out."""
+        return {
+            "--part": None if self.part == "test" else self.part,
+            "--model": self.model,
+            "--weights": self.weights,
+            "--outputs": None if self.outputs == "logits" else self.outputs,
+            "--twin": self.twin,
+            "--twin-weights": self.twin_weights,
+            "--data": self.data,
+            "--data-option": self.data_options,
+            "--data-dir": self.data_dir,
+        }
+
+    def open(self) -> Subject:
+        """Read the network and the images."""
+        if self.run is not None and self.file is None:
+            run = open_run(self.run, self.data_dir)
+            return Subject(
+                network=run.model().eval(),
+                images=run.part(self.part),
+                name=run.folder.name,
+                threat=run.threat,
+                dense_weights=run.dense_weights(),
+            )
+        network = OnnxModel(self.file) if self.file is not None else own_model(str(self.model), self.weights)
+        outputs = cast("Outputs", one_of("--outputs", self.outputs, ("logits", "probabilities")))
+        return Subject(
+            network=as_module(network, outputs=outputs).eval(),
+            images=self._own_data(),
+            name=str(self.file or self.model),
+            threat=None,
+        )
+
+    def open_twin(self) -> nn.Module | None:
+        """Read the twin, where one is named."""
+        if self.twin is None:
+            return None
+        return as_module(own_model(self.twin, self.twin_weights, "--twin-weights")).eval()
+
+    def _own_data(self) -> DataSet:
+        if self.data is None:
+            raise ConfigError(
+                "--data", expected="a data set", got="none", remedy="write --data folder --data-dir DIR, say"
+            )
+        return load(self.data, self.part, data_dir=self.data_dir, **read_options(self.data_options, "--data-option"))
+
+
+def read_options(options: tuple[str, ...], flag: str = "--option") -> dict[str, Any]:
+    """Return the values of a repeatable option NAME=VALUE, read as YAML; raises ConfigError for anything else."""
     parsed: dict[str, Any] = {}
-    for each in options or ():
+    for each in options:
         name, equals, value = each.partition("=")
         if not equals:
             raise ConfigError(flag, expected="name=value", got=repr(each), remedy=f"write {flag} NAME=VALUE")
-        parsed[name] = yaml.safe_load(value)
+        parsed[name] = _read_yaml(f"{flag} {name}", value)
     return parsed
 
 
@@ -54,8 +152,27 @@ def own_model(reference: str, weights: Path | None, flag: str = "--weights") -> 
     return network
 
 
-def own_data(name: str | None, part: str, data_dir: Path | None, options: dict[str, Any]) -> DataSet:
-    """Return the part of a named data set; raises ConfigError where none is named."""
-    if name is None:
-        raise ConfigError("--data", expected="a data set", got="none", remedy="write --data folder --data-dir DIR, say")
-    return load(name, part, data_dir=data_dir, **options)
+def threats(eps: str | None, norm: str | None, own: ThreatModel | None) -> list[ThreatModel]:
+    """Return the threats of --eps and --norm, else a run's own; raises ConfigError where no radius is known."""
+    chosen: Any = norm or (own.norm if own else "linf")
+    if eps is not None:
+        return [ThreatModel(chosen, parse_eps(each.strip())) for each in eps.split(",")]
+    if own is None:
+        raise ConfigError("--eps", expected="a radius", got="none", remedy="write --eps 8/255")
+    if chosen != own.norm:
+        raise ConfigError("--eps", expected=f"a radius in {chosen}", got="none", remedy="write --eps 0.5, say")
+    return [own]
+
+
+def one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
+    """Return a value that is known; raises ConfigError for another."""
+    if value in known:
+        return value
+    raise ConfigError(flag, expected=" or ".join(known), got=repr(value), remedy="check its spelling")
+
+
+def _read_yaml(flag: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(flag, expected="a value in YAML", got=repr(value), remedy="write steps=20, say") from error

@@ -20,7 +20,7 @@ from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import Data, as_dataset, select_samples
 from gossamer.evaluation.shards import Shard
 from gossamer.evaluation.standing import Progress
-from gossamer.evaluation.subject import Subject, at_rest, count_weights, place_of, prepare, seed_noise
+from gossamer.evaluation.subject import Subject, at_rest, count_weights, of_parent, place_of, prepare, seed_noise
 from gossamer.evaluation.trials import Attacks, Trial, parameters, plan_trials
 from gossamer.runs import results
 from gossamer.runs.environment import environment
@@ -48,9 +48,11 @@ def evaluate(
     precision: Precision = "float32",
     compile: bool = False,  # noqa: A002
     name: str | None = None,
+    dense_weights: int | None = None,
     progress: Progress | None = None,
     partial: Path | str | None = None,
     save_seconds: float = 30.0,
+    keep_partial: bool = False,
     shard: Shard = WHOLE,
     outputs: Outputs = "logits",
 ) -> Evaluation:
@@ -62,11 +64,13 @@ def evaluate(
     Samples that are wrong when clean are not attacked. fast: candidates are sought on a folded surrogate where
     the model has one; precision: in which they are sought; compile: on kernels compiled for this machine. Only
     points at which the model itself errs in its own precision count, and what fools the stand-in alone is attacked
-    again on the model. name: what the result calls the model. Flags depend on the seed and the sample, and on the
+    again on the model. name: what the result calls the model; dense_weights: the weights of its dense parent, which its
+    density refers to, where its own kernels are others. Flags depend on the seed and the sample, and on the
     batch size, which halves when memory runs out, by rounding alone. The model comes back as it was.
 
     partial: a folder for partial results, saved every `save_seconds`; an evaluation that was killed goes on from
-    there with the batch size it began with, and ends in the same flags; removed at the end. shard: evaluate every
+    there with the batch size it began with, and ends in the same flags; removed at the end, or with keep_partial left
+    to the caller, who removes it once the result is written. shard: evaluate every
     k-th sample alone, and `merge` the parts. outputs: what the model gives; of probabilities the log is taken.
 
     Raises ConfigError for impossible arguments, DataError for data that do not fit the model, RunError for logits
@@ -93,7 +97,7 @@ def evaluate(
         bench = Bench(subject, dataset, batches, seed, progress, ledger)
         clean = bench.clean()
         outcomes = tuple(bench.run(trial, clean) for trial in trials)
-        weights, nonzero = count_weights(resting)
+        weights, nonzero = of_parent(*count_weights(resting), dense_weights)
     density = nonzero / weights if weights else 1.0
     standing = torch.tensor([outcome.robust for outcome in outcomes]).all(dim=0)
     measured = Evaluation(
@@ -115,7 +119,8 @@ def evaluate(
         attacks=outcomes,
         notices=(*notices, *check_clean(clean.argmax(dim=1), dataset.labels.cpu(), clean.shape[1])),
     )
-    ledger.close()
+    if not keep_partial:
+        ledger.close()
     return measured
 
 

@@ -14,7 +14,7 @@ from gossamer.runs import atomic
 
 Tensors: TypeAlias = dict[str, Tensor]
 
-SCHEMA = "gossamer/partial/1"
+SCHEMA = "gossamer/partial/2"
 
 
 @dataclass
@@ -115,6 +115,12 @@ class Ledger:
         for key, tensor in tensors.items():
             part, stage, name = key.split("|", 2)
             parts[part].setdefault(stage, {})[name] = tensor
+
+
+def forget(folder: Path) -> None:
+    """Remove the partial results in a folder, and the folder where nothing else lies in it."""
+    if folder.is_dir():
+        Ledger(folder).close()
 
 
 def _check_plan(path: Path, before: Mapping[str, Any], plan: Mapping[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """What does the network consist of? Weights kept, work kept, and how the weights are spread, layer by layer."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
-from gossamer.evaluation.subject import at_rest
+from gossamer.evaluation.subject import at_rest, count_weights, of_parent
 from gossamer.models.counting import blocks, multiply_adds
 from gossamer.runs.results import Histogram, Layer, Network, Totals
 from gossamer.sparsity.targets import targets
@@ -13,11 +15,14 @@ from gossamer.sparsity.targets import targets
 BINS = 101
 
 
-def describe_network(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
+def describe_network(
+    model: nn.Module, image_shape: tuple[int, int, int], *, parent: nn.Module | None = None
+) -> Network:
     """Return the weights and multiply-adds of every convolution and linear layer; image_shape: (C, H, W).
 
     Kept multiply-adds are those of nonzero weights: within a layer every weight is used equally often. A layer that
-    the forward pass never calls has none. The model stays as it is.
+    the forward pass never calls has none. parent: the dense network that totals and work ratio refer to, where the
+    model's own kernels are others. The model stays as it is.
 
     Raises ConfigError where the model has no convolution or linear layer.
     """
@@ -26,7 +31,7 @@ def describe_network(model: nn.Module, image_shape: tuple[int, int, int]) -> Net
         work = multiply_adds(model, image_shape)
     block_of = blocks(kernels)
     layers = tuple(_layer(name, block_of[name], kernel, work.get(name, 0)) for name, kernel in kernels.items())
-    totals = _totals(layers)
+    totals = _totals(layers) if parent is None else _totals_of(layers, parent, image_shape)
     return Network(
         layers=layers,
         totals=totals,
@@ -64,6 +69,15 @@ def _layer(name: str, block: str, kernel: Tensor, work: int) -> Layer:
         kept_multiply_adds=work * nonzero // weights,
         histogram=histogram(kernel),
     )
+
+
+def _totals_of(layers: tuple[Layer, ...], parent: nn.Module, image_shape: tuple[int, int, int]) -> Totals:
+    own = _totals(layers)
+    weights, nonzero = of_parent(own.weights, own.nonzero, count_weights(parent)[0])
+    if weights == own.weights:
+        return own
+    work = sum(multiply_adds(parent, image_shape).values())
+    return replace(own, weights=weights, density=nonzero / weights, multiply_adds=work)
 
 
 def _totals(layers: tuple[Layer, ...]) -> Totals:

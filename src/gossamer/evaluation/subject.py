@@ -110,6 +110,16 @@ def count_weights(model: nn.Module) -> tuple[int, int]:
     return sum(kernel.numel() for kernel in kernels), sum(int(kernel.count_nonzero()) for kernel in kernels)
 
 
+def of_parent(weights: int, nonzero: int, dense_weights: int | None) -> tuple[int, int]:
+    """Return (weights, nonzero) against the weights of the dense parent, where they are given and can hold them.
+
+    A network of several others stores more nonzeros than one parent has: it is counted for itself.
+    """
+    if dense_weights is None or nonzero > dense_weights:
+        return weights, nonzero
+    return dense_weights, nonzero
+
+
 def place_of(model: nn.Module, device: torch.device | str | None = None) -> torch.device:
     """Return `device` with its number, or where None, that of the model's first tensor; the CPU if it has none.
 

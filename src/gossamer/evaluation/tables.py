@@ -45,6 +45,21 @@ def _adversaries(record: protocols.AdversaryMatrix) -> list[str]:
     return [f"robust accuracy by test adversary, {threats}, n = {record.dataset.n}", *_table(head, rows)]
 
 
+def _matching(record: protocols.MatchingTable) -> list[str]:
+    head = ["sparse network", "kept", "", "sparse", "parent", "difference", "McNemar p", "verdict"]
+    rows: list[list[str]] = []
+    for row in record.rows:
+        for what, pair in (("clean", row.clean), ("robust", row.robust)):
+            low, high = pair.interval
+            difference = f"{pair.difference:+.1%} [{low:+.1%}, {high:+.1%}]"
+            shares = [_share(pair.sparse), _share(pair.parent)]
+            name, kept = (row.model.name, f"{row.model.density:.2%}") if what == "clean" else ("", "")
+            rows.append([name, kept, what, *shares, difference, f"{pair.p_value:.2g}", pair.verdict])
+    attack = str(record.attack["type"]).rpartition(".")[2]
+    title = f"beside {record.parent.name}, {attack}, {record.threat}, n = {record.dataset.n}"
+    return [title, *_table(head, rows)]
+
+
 def _pruning(record: protocols.PruningBenchmark) -> list[str]:
     threats = [at.threat for at in record.rows[0].radii]
     head = ["model", "sparsity", "weights kept", "clean", *threats, "least norm", "its n", "not found"]
@@ -155,6 +170,7 @@ _TELLERS: Mapping[type, Callable[[Any], list[str]]] = cast(
         protocols.StochasticTable: _stochastic,
         protocols.CorruptionTable: _corruptions,
         protocols.ClassTable: _classes,
+        protocols.MatchingTable: _matching,
         protocols.BlackBoxTable: _black_box,
         protocols.SmoothingTable: _smoothing,
     },

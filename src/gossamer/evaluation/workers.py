@@ -2,6 +2,7 @@
 
 import multiprocessing
 import queue
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -46,6 +47,8 @@ def evaluate_in_processes(work: Work, count: int, progress: Progress | None = No
 
 
 def _run(work: Work, shard: Shard, threads: int, told: Any) -> None:
+    # A terminal's Ctrl-C reaches every process; the first one hears it and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     try:
         told.put((shard.rank, work(shard, lambda standing: told.put((shard.rank, standing)))))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from gossamer.report import audits, certificates, efforts, matrices, rows, stages
+from gossamer.report import audits, certificates, efforts, matching, matrices, rows, stages
 from gossamer.report.parts import Part
 from gossamer.report.views import RunView
 from gossamer.runs import protocols
@@ -22,6 +22,7 @@ DRAWN: Mapping[type, tuple[str, Callable[[Any, str], Part]]] = cast(
         protocols.EnsembleTable: ("ensemble", rows.ensemble),
         protocols.StochasticTable: ("stochastic", rows.stochastic),
         protocols.CorruptionTable: ("corruptions", matrices.corruptions),
+        protocols.MatchingTable: ("matching", matching.matching),
         protocols.ClassTable: ("classes", rows.classes),
         protocols.SmoothingTable: ("certificates", certificates.part),
     },

@@ -47,7 +47,8 @@ class Sign:
     """One sign of a misleading evaluation.
 
     fired: it was seen; follow_ups: the attacks that were to settle it; settled: whether they did, None where there
-    was nothing to settle; says: what was seen, and what the follow-up showed; page: where it is explained.
+    was nothing to settle; says: what was seen, and what the follow-up showed; page: where it is explained;
+    applicable: False where the model cannot show it, as one without gradients; says then tells why.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -59,13 +60,14 @@ class Sign:
     measured: tuple[Measurement, ...]
     follow_ups: tuple[str, ...]
     page: str
+    applicable: bool = True
 
     def __post_init__(self) -> None:
-        if self.fired == (self.settled is None):
+        if self.fired == (self.settled is None) or self.fired > self.applicable:
             raise RunError(
                 f"sign {self.name}",
-                expected="settled or not where it fired, and only there",
-                got=f"fired {self.fired}, settled {self.settled}",
+                expected="fired where it is applicable alone, and settled or not where it fired alone",
+                got=f"applicable {self.applicable}, fired {self.fired}, settled {self.settled}",
                 remedy="audit again",
             )
 
@@ -150,6 +152,13 @@ def read_audit(path: Path) -> Audit:
 
 
 def _line(sign: Sign) -> str:
-    state = "not seen" if not sign.fired else "settled" if sign.settled else "open"
     pointer = f" ({sign.page})" if sign.fired else ""
-    return f"  {sign.name:<12} {state:<9} {sign.says}{pointer}"
+    return f"  {sign.name:<12} {_state(sign):<9} {sign.says}{pointer}"
+
+
+def _state(sign: Sign) -> str:
+    if not sign.applicable:
+        return "-"
+    if not sign.fired:
+        return "not seen"
+    return "settled" if sign.settled else "open"

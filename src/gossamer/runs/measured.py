@@ -20,6 +20,7 @@ Measured: TypeAlias = (
     | protocols.StochasticTable
     | protocols.CorruptionTable
     | protocols.ClassTable
+    | protocols.MatchingTable
     | protocols.SmoothingTable
 )
 
@@ -34,6 +35,7 @@ _KINDS = (
     protocols.StochasticTable,
     protocols.CorruptionTable,
     protocols.ClassTable,
+    protocols.MatchingTable,
     protocols.SmoothingTable,
 )
 

@@ -13,9 +13,11 @@ from gossamer.attacks.bpda import BPDA
 from gossamer.attacks.eot import Expectation
 from gossamer.attacks.fgsm import FGSM
 from gossamer.attacks.pgd import PGD
+from gossamer.attacks.square import Square
 from gossamer.attacks.steps import OverSteps
 from gossamer.attacks.transfer import Transfer
 from gossamer.data import DataSet
+from gossamer.evaluation.adapters import NumpyModel
 from gossamer.evaluation.audit import bounds
 from gossamer.evaluation.audit.behaviour import Behaviour, watch
 from gossamer.evaluation.audit.budget import Budget
@@ -24,12 +26,13 @@ from gossamer.evaluation.audit.shattered import Shattered, find_shattered, named
 from gossamer.evaluation.audit.stairs import StraightThrough, Unsquashed, count_stairs
 from gossamer.evaluation.audit.twins import Accompanied, Averaged, Fresh, Graphed, Rescaled
 from gossamer.evaluation.batches import Batches
-from gossamer.evaluation.hunt import Hunt, hunt
+from gossamer.evaluation.hunt import Found, Hunt, hunt
 from gossamer.evaluation.judge import predict
-from gossamer.evaluation.ledger import Ledger
+from gossamer.evaluation.ledger import Ledger, Tensors
+from gossamer.evaluation.onnx_model import OnnxModel
 from gossamer.evaluation.probes import images_at, spread
 from gossamer.evaluation.standing import Progress
-from gossamer.evaluation.subject import Subject, prepare, seed_noise
+from gossamer.evaluation.subject import Subject, at_rest, prepare, seed_noise
 from gossamer.evaluation.trials import parameters
 from gossamer.runs.audits import AuditedAttack
 from gossamer.seeding import derive
@@ -48,6 +51,10 @@ GOOD_GAP = 3.0
 COMPANY = 7
 """Clean images beside which every image is judged where a model's answer depends on the batch."""
 
+PGD_NAME = "pgd"
+TWIN = "transfer from the twin"
+SQUARE = "square"
+
 Wrap: TypeAlias = Callable[[Attack], Attack]
 
 
@@ -56,7 +63,8 @@ class Facts:
     """What is known of a model before it is attacked.
 
     stairs: rounding and comparisons in a forward pass; layers: those that stop the gradient; at: (P,) the positions
-    of the probe in the data set; scale: what its logits are divided by in order not to saturate, 1 where they do not.
+    of the probe in the data set; scale: what its logits are divided by in order not to saturate, 1 where they do not;
+    opaque: it runs outside torch, so that neither a gradient nor a stand-in for a layer can be had.
     """
 
     behaviour: Behaviour
@@ -65,6 +73,7 @@ class Facts:
     layers: tuple[Shattered, ...]
     at: Tensor
     scale: float
+    opaque: bool
 
     @property
     def random(self) -> bool:
@@ -98,7 +107,8 @@ class Lab:
 
     base: the model as one function of an image, inside which the ways around what stops its gradient lie; graphed: the
     same with a graph of slope zero where it has none, through which gradients are taken; judge: what decides on errors;
-    claimed: what the standard attack meets: the model as it answers, for a random one the mean of its answers.
+    claimed: what the standard attack meets: the model as it answers, for a random one the mean of its answers; twin:
+    another network, from which attacks may be carried over; ledger: what an audit that was killed has done already.
     broken: by attack at the audited threat, (N,) bool. correct, standing: by the claimed subject, clean and under the
     standard attack; candidates: standing, and right by the judge when clean: what the other attacks are tried on.
     """
@@ -113,7 +123,9 @@ class Lab:
     threat: ThreatModel
     budget: Budget
     facts: Facts
+    twin: nn.Module | None = None
     progress: Progress | None = None
+    ledger: Ledger = field(default_factory=Ledger)
     broken: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     records: list[AuditedAttack] = field(default_factory=list[AuditedAttack])
     correct: Tensor = field(init=False)
@@ -121,12 +133,14 @@ class Lab:
     candidates: Tensor = field(init=False)
     classes: int = field(init=False)
     _clean: Tensor = field(init=False)
+    _memory: Ledger = field(default_factory=Ledger, init=False)
 
     def __post_init__(self) -> None:
         labels = self.dataset.labels.cpu()
-        self.correct = self._logits(self.claimed.model).argmax(dim=1) == labels
+        claimed = self._kept(self.claimed, "claimed", lambda: {"logits": self._logits(self.claimed.model)})
+        self.correct = claimed["logits"].argmax(dim=1) == labels
         self.standing = self.correct
-        self._clean = self._logits(self.judge)
+        self._clean = self._kept(None, "clean", lambda: {"logits": self._logits(self.judge)})["logits"]
         self.classes = self._clean.shape[1]
         self.candidates = self._clean.argmax(dim=1) == labels
 
@@ -145,11 +159,25 @@ class Lab:
         """Restarts of follow-ups: one where the judge needs many passes or calls for an image."""
         return self.budget.restarts if self.facts.steady else 1
 
-    def claim(self, name: str, attack: Attack) -> None:
+    @property
+    def standard(self) -> str:
+        """The name of the attack whose number is audited: plain PGD where there are gradients."""
+        if not self.facts.opaque:
+            return PGD_NAME
+        return SQUARE if self.twin is None else TWIN
+
+    def standard_attack(self) -> Attack:
+        """Return the attack of that name: PGD, carried over from the twin where there are no gradients, or Square."""
+        if not self.facts.opaque:
+            return self.pgd()
+        return self.square() if self.twin is None else self.carried(self.pgd())
+
+    def claim(self) -> None:
         """Run the standard attack; what it leaves standing is what the others are tried on."""
+        attack = self.standard_attack()
         if self.facts.random:
             attack = Transfer(attack=attack, source=self.graphed)
-        self.standing = self.correct & ~self._run(name, attack, self.correct, self.claimed, self.threat)
+        self.standing = self.correct & ~self._run(self.standard, attack, self.correct, self.claimed, self.threat)
         self.candidates &= self.standing
 
     def run(self, name: str, attack: Attack, *, on: Tensor | None = None, threat: ThreatModel | None = None) -> Tensor:
@@ -159,6 +187,13 @@ class Lab:
         chosen = self.candidates if on is None else on
         return self._run(name, attack, chosen, self.claimed if plain else subject, threat or self.threat)
 
+    def agrees(self) -> Tensor:
+        """Return where the twin, which must be there, predicts as the judge does on clean images: (N,) bool."""
+        assert self.twin is not None
+        with at_rest(self.twin, self.claimed.device) as resting:
+            theirs = self._logits(resting)
+        return theirs.argmax(dim=1) == self._clean.argmax(dim=1)
+
     def probe(self) -> tuple[Tensor, Tensor]:
         """Return images (P, C, H, W) and labels (P,) on which gradients are looked at."""
         return images_at(self.dataset, self.facts.at, self.claimed.device)
@@ -166,6 +201,15 @@ class Lab:
     def pgd(self, **changes: object) -> PGD:
         """Return PGD as the standard attack is, with changes."""
         return PGD(**{"threat": self.threat, "steps": self.budget.steps, "step": OverSteps(2.5), **changes})  # pyright: ignore[reportArgumentType]
+
+    def square(self, times: int = 1) -> Square:
+        """Return the search without gradients, with so many times the budget's queries."""
+        return Square(threat=self.threat, queries=times * self.budget.queries)
+
+    def carried(self, attack: Attack) -> Attack:
+        """Return an attack that seeks its points on the twin, which must be there."""
+        assert self.twin is not None
+        return Transfer(attack=attack, source=self.twin)
 
     @cached_property
     def twins(self) -> dict[str, Wrap]:
@@ -230,8 +274,7 @@ class Lab:
                 positions=positions,
                 clean=self._clean,
             )
-            found = hunt(subject, self.dataset, self.batches, job, self.seed, Ledger(), self.progress)
-            broken[positions] = found.broken
+            broken[positions] = self._found(subject, job)
         if threat == self.threat:
             self.broken[name] = broken
         self.records.append(
@@ -245,6 +288,27 @@ class Lab:
             )
         )
         return broken
+
+    def _found(self, subject: Subject, job: Hunt) -> Tensor:
+        ledger = self._ledger_of(subject)
+
+        def seek() -> Tensors:
+            return hunt(subject, self.dataset, self.batches, job, self.seed, ledger, self.progress).tensors()
+
+        return Found.of(self._kept(subject, job.stage, seek)).broken
+
+    def _kept(self, subject: Subject | None, stage: str, make: Callable[[], Tensors]) -> Tensors:
+        """Return what a stage gave before a kill, or make and keep it."""
+        ledger = self._ledger_of(subject)
+        if stage not in ledger.finished:
+            # A ledger counts the seconds of every stage; an audit tells none.
+            ledger.finish(stage, {"seconds": torch.tensor(0.0), **make()})
+        return ledger.finished[stage]
+
+    def _ledger_of(self, subject: Subject | None) -> Ledger:
+        """Return where a subject's results are kept: not on disk where what it answers depends on earlier calls."""
+        forgets = subject is self.claimed and self.facts.adapts
+        return self._memory if forgets else self.ledger
 
     def _logits(self, model: nn.Module) -> Tensor:
         seed_noise(derive(self.seed, "audit", "clean"), self.claimed.device)
@@ -265,7 +329,9 @@ def set_up(
     seed: int,
     budget: Budget,
     layers: tuple[str, ...],
+    twin: nn.Module | None,
     progress: Progress | None,
+    ledger: Ledger,
     device: torch.device,
 ) -> Lab:
     """Return the lab for a model at rest; layers: names of those whose slope is to be replaced."""
@@ -286,13 +352,19 @@ def set_up(
         layers=_layers(base, few, layers),
         at=at,
         scale=max(1.0, float(behaviour.gap.median()) / GOOD_GAP),
+        opaque=missing and holds_opaque(model),
     )
     judge = Averaged(graphed, budget.passes) if facts.random else graphed
     live = Graphed(model) if missing else model
     claimed = Subject(model=judge if facts.random else live, surrogate=None, device=device)
     if facts.steady and not missing:
         claimed = prepare(model, fast=True, example=x[:8])
-    return Lab(base, graphed, judge, claimed, dataset, batches, seed, threat, budget, facts, progress)
+    return Lab(base, graphed, judge, claimed, dataset, batches, seed, threat, budget, facts, twin, progress, ledger)
+
+
+def holds_opaque(model: nn.Module) -> bool:
+    """Return whether a model computes outside torch, in NumPy or in an ONNX file."""
+    return any(isinstance(module, NumpyModel | OnnxModel) for module in model.modules())
 
 
 def _layers(base: nn.Module, x: Tensor, names: tuple[str, ...]) -> tuple[Shattered, ...]:

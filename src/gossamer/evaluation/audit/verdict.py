@@ -10,8 +10,14 @@ def decide(lab: Lab, signs: tuple[Sign, ...]) -> tuple[Verdict, str]:
 
     reject: attacks of the audit break more than `REFUTED` of all samples among those that the standard attack left
     standing, beyond chance. doubt: more than `OVERSTATED`, or a sign that its follow-up did not settle. trust:
-    otherwise; the number to quote is the settled one all the same.
+    otherwise; the number to quote is the settled one all the same. Signs that the model cannot show are named.
     """
+    verdict, reason = _decided(lab, signs)
+    without = [sign.name for sign in signs if not sign.applicable]
+    return verdict, f"{reason}; not applicable: {', '.join(without)}" if without else reason
+
+
+def _decided(lab: Lab, signs: tuple[Sign, ...]) -> tuple[Verdict, str]:
     fallen = lab.union(lab.broken) & lab.standing
     count = int(fallen.sum())
     found = f"{count} of {lab.n} samples that the standard attack left standing fall to other attacks"

@@ -1,0 +1,43 @@
+"""Does a sparse network match its dense parent? Its section of the page."""
+
+from gossamer.report import words
+from gossamer.report.parts import Cell, Part, Table, commands, measured_on, shared, text
+from gossamer.runs.protocols import MatchingTable, PairedDifference
+
+
+def matching(record: MatchingTable, key: str) -> Part:
+    """Return the section of sparse networks beside their dense parent."""
+    rows: list[list[Cell]] = []
+    for row in record.rows:
+        name = text(row.model.name, f"{words.percent(row.model.density)} of the weights")
+        rows += [_compared(name, what, pair) for what, pair in (("clean", row.clean), ("robust", row.robust))]
+    table = Table(
+        title=f"Sample by sample beside {record.parent.name}, n = {record.dataset.n:,}",
+        head=("sparse network", "accuracy", "sparse", "parent", "difference", "McNemar p", "verdict"),
+        rows=rows,
+        texts=2,
+        note="matches: meets or exceeds its parent; falls short: the 95 % interval of the difference lies below 0.",
+    )
+    attack = f"{words.attack_of(record.attack)}, {words.threat_of(record.threat)}"
+    return Part(
+        key=key,
+        title="Matching subnetworks",
+        says="Is the sparse network as good as its dense parent?",
+        facts=[attack, *measured_on(record.dataset, record.seed)],
+        tables=[table],
+        commands=commands(record.environment),
+    )
+
+
+def _compared(name: Cell, what: str, pair: PairedDifference) -> list[Cell]:
+    low, high = (100 * end for end in pair.interval)
+    difference = text(f"{100 * pair.difference:+.1f} points", f"[{low:+.1f}, {high:+.1f}]")
+    return [
+        name,
+        text(what),
+        shared(pair.sparse),
+        shared(pair.parent),
+        difference,
+        text(f"{pair.p_value:.2g}"),
+        text(pair.verdict),
+    ]
