@@ -151,7 +151,7 @@ def test_the_plan_says_what_is_evaluated(model, tmp_path):
     with pytest.raises(Killed):
         _measure(model, partial=tmp_path, save_seconds=0, progress=_killer(5))
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["schema"] == "gossamer/partial/1"
+    assert plan["schema"] == "gossamer/partial/2"
     assert plan["seed"] == 3
     assert [name for name, *_ in plan["attacks"]] == ["whole", "fgsm"]
 
