@@ -216,3 +216,66 @@ def test_a_run_is_named_by_what_it_says_beyond_the_defaults() -> None:
 
 def test_the_name_of_a_known_recipe_does_not_change() -> None:
     assert run_name(validate(MINIMAL)) == "custom-seed0-87ee3733"
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+BASE = """
+claim: the base
+data: {name: digits, augmentation: {shift: 0.1}}
+model: {name: digits-cnn}
+threat: linf:0.15
+objective: {name: trades, beta: 4}
+method: {name: bcs, density: 0.1, sigma: 1.0e-5}
+training: {epochs: 3, optimizer: {lr: 0.2}}
+"""
+
+
+def test_a_recipe_extends_another_and_merges_its_sections(tmp_path: Path) -> None:
+    written(tmp_path, "base", BASE)
+    child = written(
+        tmp_path, "child", "extends: base.yaml\nmethod: {density: 0.01}\ntraining: {optimizer: {momentum: 0.8}}"
+    )
+    recipe = load_recipe(child)
+    assert recipe.name == "child"
+    assert recipe.claim == ""
+    assert recipe.method.options == {"density": 0.01, "sigma": 1e-5}
+    assert (recipe.training.epochs, recipe.training.optimizer.lr, recipe.training.optimizer.momentum) == (3, 0.2, 0.8)
+    assert recipe.data.augmentation.shift == 0.1
+
+
+def test_a_section_that_names_another_thing_keeps_nothing_of_the_former(tmp_path: Path) -> None:
+    written(tmp_path, "base", BASE)
+    child = written(
+        tmp_path, "child", "extends: base.yaml\nmethod: {name: random, density: 0.01}\nobjective: {name: mart}"
+    )
+    recipe = load_recipe(child)
+    assert (recipe.method.name, recipe.method.options) == ("random", {"density": 0.01})
+    assert recipe.objective.options == {}
+
+
+def test_a_recipe_extends_a_shipped_one(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, "mine", "extends: bcs/digits-90\nseed: 3"))
+    assert recipe.seed == 3
+    assert recipe.method == load_recipe("bcs/digits-90").method
+
+
+def test_a_circle_of_recipes_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "one", "extends: two.yaml")
+    with pytest.raises(ConfigError, match="circle"):
+        load_recipe(written(tmp_path, "two", "extends: one.yaml"))
+
+
+def test_what_a_recipe_extends_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_recipe(written(tmp_path, "mine", "extends: none.yaml"))
+
+
+def test_parts_of_recipes_are_not_recipes() -> None:
+    assert not [name for name in recipes() if name.startswith("parts/")]
+    with pytest.raises(ConfigError, match="shipped recipe"):
+        load_recipe("parts/cifar10-resnet18")

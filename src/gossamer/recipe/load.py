@@ -18,10 +18,13 @@ from gossamer.recipe.schema import Recipe
 # What changes neither the numbers nor the meaning of a run, and so not its name.
 _UNNAMED = {"name": True, "claim": True, "machine": {"device", "checkpoint_seconds", "tensorboard"}}
 
+PARTS = "parts/"
+"""The folder of what shipped recipes extend and nobody trains as it is."""
+
 
 def recipes() -> dict[str, str]:
     """Return the shipped recipes, name to the claim that heads each."""
-    return {name: str(_read(name).get("claim", "")).strip() for name in _shipped()}
+    return {name: str(_read_one(name, None)[1].get("claim", "")).strip() for name in _shipped()}
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
@@ -80,14 +83,50 @@ def _parsed(text: str) -> Any:
 
 
 def _shipped() -> list[str]:
+    return [name for name in _stored() if not name.startswith(PARTS)]
+
+
+def _stored() -> list[str]:
     root = Path(str(files("gossamer") / "recipes"))
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
-def _read(source: str) -> dict[str, Any]:
+def _read(source: str, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the values of a recipe, those of the recipe it extends filled in; extended: the files on the way here."""
+    path, values = _read_one(source, extended[-1].parent if extended else None)
+    if "extends" not in values:
+        return values
+    if path.resolve() in extended:
+        raise ConfigError(
+            f"recipe {source}", expected="extends to end somewhere", got="itself again", remedy="remove the circle"
+        )
+    parent = _read(str(values.pop("extends")), (*extended, path.resolve()))
+    return merged({key: value for key, value in parent.items() if key != "claim"}, values)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values with changes: sections are merged, one that names another thing is replaced whole."""
+    result = dict(base)
+    for key, value in changes.items():
+        before = result.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and _same_thing(before, value):  # pyright: ignore[reportUnknownArgumentType]
+            result[key] = merged(cast("Mapping[str, Any]", before), cast("Mapping[str, Any]", value))
+        else:
+            result[key] = value
+    return result
+
+
+def _same_thing(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return "name" not in after or before.get("name") == after["name"]
+
+
+def _read_one(source: str, beside: Path | None) -> tuple[Path, dict[str, Any]]:
+    """Return a recipe's file and values; beside: the folder that a relative path starts from, None: this one."""
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        path = _shipped_path(source)
+        path = _shipped_path(source, _shipped() if beside is None else _stored())
+    elif beside is not None:
+        path = beside / path
     try:
         read = _parsed(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -110,11 +149,10 @@ def _read(source: str) -> dict[str, Any]:
             remedy="start from a shipped recipe: `gossamer list recipes`",
         )
     values = cast("dict[str, Any]", read)
-    return {"name": path.stem if path.suffix and Path(source) == path else source, **values}
+    return path, {"name": path.stem if path.suffix and Path(source) == path else source, **values}
 
 
-def _shipped_path(name: str) -> Path:
-    known = _shipped()
+def _shipped_path(name: str, known: list[str]) -> Path:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
