@@ -48,14 +48,14 @@ class Loss:
     total: scalar with a graph; parts: named scalars without one, "natural" and "adversarial" where they exist;
     logits: (m, K) without a graph, under the same two names, from which training accuracies are counted; rows: (m,)
     positions in the batch of those logits, by the same names, where they are not the whole batch's;
-    after_backward: called with the gradient at the adversarial input, for one-pass methods.
+    after_backward: called with the gradient at the adversarial input and the objective's state, for one-pass methods.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     logits: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     rows: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    after_backward: Callable[[Tensor], None] | None = None
+    after_backward: Callable[[Tensor, State], None] | None = None
 
 
 @runtime_checkable

@@ -47,7 +47,7 @@ def test_batch_without_augmentation_is_the_data():
     batch = make_batch(part, torch.tensor([2, 0]), NONE, Draws(), "cpu")
     assert torch.equal(batch.x, DATASET.images[[4, 9]].float() / 255)
     assert batch.y.tolist() == [0, 1]
-    assert batch.index.tolist() == [4, 9]
+    assert batch.index.tolist() == [2, 0]
     assert batch.labelled.tolist() == [True, True]
 
 

@@ -16,10 +16,12 @@ from gossamer.objectives.mart import Mart, boosted_cross_entropy
 from gossamer.objectives.mixed_batch import MixedBatch
 from gossamer.objectives.natural import Natural
 from gossamer.objectives.registry import OBJECTIVES, build, default_attack
+from gossamer.objectives.several import Several
 from gossamer.objectives.trades import Trades
+from gossamer.objectives.weighted import Weighted
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
-from gossamer.types import Batch, Objective
+from gossamer.types import Batch, Objective, WithState
 
 THREAT = ThreatModel("linf", 8 / 255)
 LOG3 = math.log(3.0)
@@ -170,15 +172,20 @@ def test_mixed_batch_by_hand() -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_crafts_inside_the_ball_and_trains(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
-    objective = build(name)
+    objective = build(name, threat=THREAT)
     assert isinstance(objective, Objective)
     x = torch.rand(6, 3, 8, 8)
+    state = {}
+    if isinstance(objective, WithState):
+        state = objective.initial_state(6, (3, 8, 8), draws=Draws(), device=torch.device("cpu"))
     batch = batch_of(x, torch.arange(6) % 5)
     attack = default_attack(objective, THREAT, steps=2, step="2/255")
     with crafting(model, "eval"):
-        x_adv = objective.craft(model, batch, attack, {}, draws=Draws(1))
-    assert not THREAT.violates(x_adv, x).any()
-    assert torch.equal(x_adv, x) == (name == "natural")
+        x_adv = objective.craft(model, batch, attack, state, draws=Draws(1))
+    threat = objective.union if isinstance(objective, Several) else THREAT
+    assert name == "gaussian" or not threat.violates(x_adv, x).any()
+    # Free training begins with a perturbation of 0.
+    assert torch.equal(x_adv, x) == (name in ("natural", "free-at"))
     loss = objective.loss(model, batch, x_adv, draws=Draws(1))
     loss.total.backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
@@ -200,10 +207,44 @@ def test_published_training_attacks() -> None:
     assert default_attack(Natural(), THREAT) is None
 
 
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "natural"])
+NOTHING_ATTACKED = ("natural", "gaussian", "free-at")
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in NOTHING_ATTACKED])
 def test_robust_objectives_need_an_attack(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"objective {name}"):
-        build(name).craft(Pixels(), TWO, None, {}, draws=Draws())
+    objective, state = build(name, threat=THREAT), {}
+    if isinstance(objective, WithState):
+        state = objective.initial_state(2, (2, 1, 1), draws=Draws(), device=torch.device("cpu"))
+    with pytest.raises(ConfigError, match=f"objective {'adversarial' if name == 'several' else name}"):
+        objective.craft(Pixels(), TWO, None, state, draws=Draws())
+
+
+def test_weighted_by_hand() -> None:
+    model = Pixels()
+    loss = Weighted(adversarial_weight=0.9).loss(model, TWO, ATTACKED, draws=Draws())
+    natural, adversarial = (math.log(4 / 3) + math.log(2)) / 2, (math.log(2) + math.log(4)) / 2
+    assert loss.total.item() == pytest.approx(0.9 * adversarial + 0.1 * natural)
+    assert loss.parts["natural"].item() == pytest.approx(natural)
+    assert loss.parts["adversarial"].item() == pytest.approx(adversarial)
+    assert [torch.equal(seen, x) for seen, x in zip(model.seen, (CLEAN, ATTACKED), strict=True)] == [True, True]
+    with pytest.raises(ConfigError, match=r"objective\.adversarial_weight: expected a share"):
+        build("weighted", adversarial_weight=9)
+
+
+@pytest.mark.parametrize("kind", [Adversarial, Trades, Mart])
+def test_a_clean_pass_moves_batch_norm_and_nothing_else(kind: Any) -> None:
+    def trained(objective: Objective) -> tuple[nn.BatchNorm2d, Any]:
+        torch.manual_seed(0)
+        norm = nn.BatchNorm2d(2, momentum=0.5)
+        model = nn.Sequential(norm, nn.Flatten())
+        return norm, objective.loss(model, TWO, ATTACKED, draws=Draws())
+
+    plain_norm, plain = trained(kind())
+    norm, loss = trained(kind(clean_pass=True))
+    assert torch.equal(loss.total, plain.total)
+    assert int(norm.num_batches_tracked) == int(plain_norm.num_batches_tracked) + 1
+    assert not torch.equal(norm.running_mean, plain_norm.running_mean)
+    assert "natural" in loss.logits
 
 
 def test_registry_refuses() -> None:

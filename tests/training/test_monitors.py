@@ -6,7 +6,7 @@ from gossamer.attacks.fgsm import FGSM
 from gossamer.data import from_tensors
 from gossamer.errors import ConfigError
 from gossamer.threat import ThreatModel
-from gossamer.training.monitors import GO, EarlyStop, Highest, Probe, decide
+from gossamer.training.monitors import GO, EarlyStop, Highest, Measuring, Overfitting, Probe, decide
 
 
 class Brightness(nn.Module):
@@ -69,3 +69,21 @@ def test_the_first_verdict_that_is_not_to_go_on_counts() -> None:
     for epoch in range(2):
         verdict = decide((patient, impatient), epoch, {"a": 0.5, "b": 0.5})
     assert verdict.reason == "b has not risen for 1 epochs"
+
+
+@pytest.mark.parametrize("action", ["report", "stop", "restore"])
+def test_catastrophic_overfitting_is_a_fall_below_the_best(action: str) -> None:
+    watch = Overfitting("train/pgd", 0.2, action)  # type: ignore[arg-type]
+    assert isinstance(watch, Measuring)
+    told = []
+    for epoch, value in enumerate([0.3, None, 0.5, 0.31, 0.25]):
+        verdict = watch(epoch, {"train/pgd": value})
+        told.append((verdict.action, watch.measures()["catastrophic_overfitting"]))
+    expected = "go" if action == "report" else action
+    assert told == [("go", 0.0), ("go", None), ("go", 0.0), ("go", 0.0), (expected, 1.0)]
+    assert watch.measures()["overfitting_drop"] == pytest.approx(0.25)
+    assert verdict.state == ("best" if action == "restore" else None)
+    assert ("fell from 0.500 to 0.250" in verdict.reason) == (action != "report")
+    again = Overfitting("train/pgd", 0.2, "stop")
+    again.load_state_dict(watch.state_dict())
+    assert again(5, {"train/pgd": 0.25}).action == "stop"

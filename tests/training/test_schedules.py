@@ -4,7 +4,7 @@ import math
 import pytest
 
 from gossamer.errors import ConfigError
-from gossamer.training.schedules import Constant, Cosine, OneCycle, Steps, Warmup, build
+from gossamer.training.schedules import Constant, Cosine, OneCycle, Restarted, Steps, Warmup, build
 
 
 def test_steps_drop_at_the_floor_of_their_share_of_all_steps() -> None:
@@ -28,6 +28,18 @@ def test_cosine_runs_from_one_to_its_floor() -> None:
     moving = [Cosine(per_epoch=True)(at, 100, 10) for at in (20, 29, 30)]
     assert moving[0] == moving[1] == pytest.approx((1 + math.cos(0.2 * math.pi)) / 2)
     assert moving[2] < moving[1]
+
+
+def test_a_lagging_cosine_is_that_of_the_epoch_before() -> None:
+    late, plain = Cosine(per_epoch=True, lag=1), Cosine(per_epoch=True)
+    assert [late(at, 100, 10) for at in (10, 55, 90)] == pytest.approx([plain(at, 100, 10) for at in (0, 45, 80)])
+    assert late(0, 100, 10) == pytest.approx((1 + math.cos(-math.pi / 10)) / 2)
+
+
+def test_a_restarted_schedule_begins_anew_in_each_part() -> None:
+    # 10 steps in 3 parts that begin at steps 0, 4 and 7.
+    restarted = Restarted(schedule=Steps(milestones=(0.5,), factor=0.1), stages=3)
+    assert [restarted(at, 10, 5) for at in range(10)] == pytest.approx([1, 1, 0.1, 0.1, 1, 0.1, 0.1, 1, 0.1, 0.1])
 
 
 def test_one_cycle_is_a_triangle() -> None:
@@ -67,6 +79,7 @@ def test_schedules_by_name() -> None:
         ("steps", {"milestones": [100, 150]}, "training.schedule.milestones", "shares of the whole training in [0, 1]"),
         ("steps", {"milestone": [0.5]}, "training.schedule.milestone", "one of milestones, factor"),
         ("cosine", {"floor": "low"}, "training.schedule.floor", "a valid number, unable to parse string as a number"),
+        ("cosine", {"lag": -1}, "training.schedule.lag", "a number of epochs >= 0"),
         ("cosine", {"warmup_epochs": -1}, "training.schedule.warmup_epochs", "a number of epochs >= 0"),
         ("one-cycle", {"peak": 1.0}, "training.schedule.peak", "a share of the training in (0, 1)"),
     ],

@@ -8,6 +8,7 @@ from gossamer.attacks.apgd import APGD
 from gossamer.attacks.autoattack import AutoAttack
 from gossamer.attacks.carlini_wagner import CarliniWagner
 from gossamer.attacks.fab import FAB
+from gossamer.attacks.fast import NoisyFGSM
 from gossamer.attacks.fgsm import FGSM
 from gossamer.attacks.foreign import FoolboxAttack
 from gossamer.attacks.pgd import PGD
@@ -112,6 +113,10 @@ ATTACKS: dict[str, AttackEntry] = {
         make=FoolboxAttack,
         summary="fast minimum norm, by foolbox (Pintor et al., 2021)",
         preset={"attack": "fmn"},
+    ),
+    "n-fgsm": AttackEntry(
+        make=NoisyFGSM,
+        summary="one step from far noise, not clipped to the ball: for training alone (de Jorge et al., 2022)",
     ),
     "pgd": AttackEntry(make=PGD, summary="projected gradient ascent (Madry et al., 2018)"),
     "pgd-50-10": AttackEntry(

@@ -55,7 +55,21 @@ class GaussianStart:
         return f"gaussian({self.deviation!r})"
 
 
-Start: TypeAlias = NoStart | RandomStart | GaussianStart
+@dataclass(frozen=True, eq=False)
+class GivenStart:
+    """Start at given images (N, C, H, W), projected: for perturbations carried from step to step."""
+
+    images: Tensor
+
+    def __call__(self, threat: ThreatModel, x: Tensor, draws: Draws) -> Tensor:
+        """Return the given images around x: (N, C, H, W)."""
+        return threat.project(self.images.detach(), x.detach())
+
+    def __str__(self) -> str:
+        return "given"
+
+
+Start: TypeAlias = NoStart | RandomStart | GaussianStart | GivenStart
 
 RANDOM = RandomStart()
 

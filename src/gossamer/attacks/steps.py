@@ -77,6 +77,7 @@ class OverSteps:
 StepRule: TypeAlias = Absolute | OfEps | OverSteps
 
 QUARTER = OfEps(0.25)
+WHOLE = OfEps(1.0)
 
 _WITH_EPS = re.compile(r"(?P<factor>[^*/]*?)\*?eps(?:/(?P<divisor>.+))?")
 

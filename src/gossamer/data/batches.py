@@ -42,7 +42,7 @@ def make_batch(
     """Return the batch of positions: (B,) int64, augmented on `device`; x is float32 in [0, 1].
 
     share: which of the positions this rank takes; the augmentation is still drawn for all of them, so that ranks
-    together see what one process would.
+    together see what one process would. The batch's index holds these positions, not those of the source part.
     """
     view = augmentation.draw(positions.shape[0], dataset.image_shape, draws.at("augmentation"), device)
     if share is not None:
@@ -53,7 +53,7 @@ def make_batch(
     return Batch(
         x=view.apply(dataset.float(chosen, device=device)),
         y=labels,
-        index=dataset.index[chosen].to(device),
+        index=positions.to(device),
         labelled=torch.ones_like(labels, dtype=torch.bool),
         view=view,
     )

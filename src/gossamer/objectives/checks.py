@@ -10,3 +10,10 @@ def check_weight(subject: str, value: float) -> None:
     if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value) and value >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         return
     raise ConfigError(subject, expected="a finite number >= 0", got=repr(value), remedy="write for example 6")
+
+
+def check_share(subject: str, value: float, remedy: str) -> None:
+    """Raise ConfigError unless value is a number in [0, 1]."""
+    if not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        return
+    raise ConfigError(subject, expected="a share in [0, 1]", got=repr(value), remedy=remedy)

@@ -10,6 +10,7 @@ from gossamer.attacks.starts import GaussianStart
 from gossamer.attacks.steps import QUARTER, StepRule
 from gossamer.losses import best_other_class, cross_entropy, kl
 from gossamer.objectives.checks import check_weight
+from gossamer.objectives.clean_pass import clean_pass
 from gossamer.objectives.crafted import attack_inputs
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
@@ -21,10 +22,11 @@ class Mart:
     """mean BCE(p(x_adv), y) + beta * mean KL(p(x) || p(x_adv)) (1 - p_y(x)), with gradients through both.
 
     BCE = -log p_y - log(1 - max_{k != y} p_k), section 3.3 of the paper; 1.0001, 1e-12 and 1.0000001 keep it
-    finite as the authors' code does.
+    finite as the authors' code does. clean_pass: one more clean forward, first, that moves batch-norm statistics alone.
     """
 
     beta: float = 6.0
+    clean_pass: bool = False
 
     def __post_init__(self) -> None:
         check_weight("MART beta", self.beta)
@@ -47,6 +49,8 @@ class Mart:
 
     def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
         """Return the loss; parts: adversarial, the mean boosted cross-entropy; consistency, the weighted KL."""
+        if self.clean_pass:
+            clean_pass(model, batch.x)
         clean, attacked = model(batch.x), model(x_adv)
         boosted = boosted_cross_entropy(attacked, batch.y).mean()
         doubt = 1.0000001 - clean.softmax(dim=1).gather(1, batch.y[:, None])[:, 0]

@@ -9,6 +9,7 @@ from gossamer.attacks.starts import GaussianStart
 from gossamer.attacks.steps import QUARTER, StepRule
 from gossamer.losses import cross_entropy, kl
 from gossamer.objectives.checks import check_weight
+from gossamer.objectives.clean_pass import clean_pass
 from gossamer.objectives.crafted import attack_inputs
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
@@ -20,10 +21,12 @@ class Trades:
     """mean CE(f(x), y) + beta * mean KL(p(x) || p(x_adv)), with gradients through both predictions.
 
     Two forwards, clean then adversarial, each with its own batch statistics (Ozdenizci & Legenstein, ICML 2021);
-    the authors' code makes a third, the clean one twice.
+    the authors' code makes a third, the clean one twice: so does clean_pass, whose forward comes first and moves
+    batch-norm statistics alone.
     """
 
     beta: float = 6.0
+    clean_pass: bool = False
 
     def __post_init__(self) -> None:
         check_weight("TRADES beta", self.beta)
@@ -49,6 +52,8 @@ class Trades:
 
     def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
         """Return the loss; parts: natural, the cross-entropy; adversarial, the mean KL before beta."""
+        if self.clean_pass:
+            clean_pass(model, batch.x)
         clean, attacked = model(batch.x), model(x_adv)
         natural = cross_entropy(clean, batch.y).mean()
         adversarial = kl(clean, attacked).mean()

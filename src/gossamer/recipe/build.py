@@ -19,19 +19,30 @@ from gossamer.methods.registry import build as build_method
 from gossamer.methods.registry import check_pair
 from gossamer.models.registry import MODELS, check_model
 from gossamer.models.registry import build as build_named_model
+from gossamer.objectives.penalties import build_penalty
+from gossamer.objectives.protocol import WithReplays
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
 from gossamer.plugins import is_reference
 from gossamer.plugins import make as make_foreign
-from gossamer.recipe.schema import AverageFields, Evaluation, Optimizer, ProbeAttack, ProbeFields, Recipe
+from gossamer.recipe.schema import (
+    AverageFields,
+    Evaluation,
+    Optimizer,
+    ProbeAttack,
+    ProbeFields,
+    Recipe,
+    WeightPerturbationFields,
+)
 from gossamer.seeding import derive
 from gossamer.threat import ThreatModel
 from gossamer.training import schedules
 from gossamer.training.averages import AverageSpec
-from gossamer.training.monitors import EarlyStop, Probe
+from gossamer.training.monitors import EarlyStop, Monitor, Overfitting, Probe
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
-from gossamer.types import Attack, Objective
+from gossamer.training.weight_perturbation import WeightPerturbation
+from gossamer.types import Attack, Objective, WithState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +102,10 @@ def build_threat(recipe: Recipe) -> ThreatModel:
 def build_training_attack(recipe: Recipe, objective: Objective) -> Attack | None:
     """Return the training attack: the named one, or the objective's own with the recipe's fields replaced."""
     threat, spec = build_threat(recipe), recipe.attack
-    if spec.name is not None:
-        return build_attack(spec.name, threat, **spec.options)
     attack = default_attack(objective, threat)
+    if spec.name is not None:
+        _refuse_idle_attack(spec.name, objective, attack)
+        return build_attack(spec.name, threat, **spec.options)
     if attack is None and spec.options:
         raise ConfigError(
             "attack",
@@ -102,6 +114,16 @@ def build_training_attack(recipe: Recipe, objective: Objective) -> Attack | None
             remedy="name an attack, or remove the options",
         )
     return attack if attack is None else adjust(attack, **spec.options)
+
+
+def _refuse_idle_attack(name: str, objective: Objective, own: Attack | None) -> None:
+    if own is None and isinstance(objective, WithState):
+        raise ConfigError(
+            "attack.name",
+            expected="none, as this objective moves its perturbations itself",
+            got=name,
+            remedy="remove it; the objective's own options say how",
+        )
 
 
 def build_evaluation_attacks(spec: Evaluation, threat: ThreatModel) -> list[Attack]:
@@ -160,7 +182,7 @@ def _build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
     """Return the method of a recipe and the phase it starts from, without the probes, which need data."""
     method = build_method(recipe.method.name, **recipe.method.options)
     check_pair(recipe.method.name, recipe.objective.name)
-    objective = build_objective(recipe.objective.name, **recipe.objective.options)
+    objective = _objective(recipe)
     spec = recipe.training
     base = Phase(
         name="train",
@@ -173,6 +195,10 @@ def _build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
         augmentation=Augmentation(**recipe.data.augmentation.model_dump()),
         optimizer=_optimizer(spec.optimizer, method, recipe.objective.name),
         schedule=schedules.build(spec.schedule.name, **spec.schedule.options),
+        replays=objective.replays if isinstance(objective, WithReplays) else 1,
+        unlabelled_share=recipe.data.unlabelled.share if recipe.data.unlabelled else 0.0,
+        penalties=tuple(build_penalty(each.name, each.options) for each in spec.penalties),
+        perturbation=_perturbation(spec.weight_perturbation),
         clip=spec.clip,
         average=_average(spec.average),
         monitors=_monitors(recipe),
@@ -227,6 +253,22 @@ def _average(spec: AverageFields | None) -> AverageSpec | None:
     return None if spec is None else AverageSpec(**spec.model_dump())
 
 
+def _objective(recipe: Recipe) -> Objective:
+    options = recipe.objective.options
+    if "threat" in options:
+        raise ConfigError(
+            "objective.threat",
+            expected="no threat of its own",
+            got=options["threat"],
+            remedy="write threat at the top of the recipe, or threats of objective several",
+        )
+    return build_objective(recipe.objective.name, threat=build_threat(recipe), **options)
+
+
+def _perturbation(spec: WeightPerturbationFields | None) -> WeightPerturbation | None:
+    return None if spec is None else WeightPerturbation(**spec.model_dump())
+
+
 def _probes(recipe: Recipe, parts: Parts) -> tuple[Probe, ...]:
     threat = build_threat(recipe)
     available = {field.name: getattr(parts, field.name) for field in fields(parts)}
@@ -260,10 +302,17 @@ def _build_probe_attacks(spec: ProbeFields, threat: ThreatModel) -> dict[str, At
 
 
 def _monitors(recipe: Recipe) -> Any:
-    stop = recipe.training.early_stop
-    if stop is None:
-        return tuple
-    return lambda: (EarlyStop(stop.metric, stop.patience, restore=stop.restore),)
+    stop, watch = recipe.training.early_stop, recipe.training.overfitting
+
+    def make() -> list[Monitor]:
+        made: list[Monitor] = []
+        if watch is not None:
+            made.append(Overfitting(watch.metric, watch.drop, watch.action))
+        if stop is not None:
+            made.append(EarlyStop(stop.metric, stop.patience, restore=stop.restore))
+        return made
+
+    return make
 
 
 def _check_selection(recipe: Recipe) -> None:
@@ -275,9 +324,17 @@ def _check_selection(recipe: Recipe) -> None:
         for name in ("clean", *_build_probe_attacks(probe, threat))
     }
     # Training accuracies rise as a network overfits: they may stop a run, but not choose what ships.
-    metrics = {"training.select": probed, "training.early_stop.metric": {"clean_accuracy", "robust_accuracy", *probed}}
-    stop = recipe.training.early_stop
-    asked = {"training.select": recipe.training.select, "training.early_stop.metric": stop.metric if stop else None}
+    stop, watch = recipe.training.early_stop, recipe.training.overfitting
+    metrics = {
+        "training.select": probed,
+        "training.early_stop.metric": {"clean_accuracy", "robust_accuracy", *probed},
+        "training.overfitting.metric": probed,
+    }
+    asked = {
+        "training.select": recipe.training.select,
+        "training.early_stop.metric": stop.metric if stop else None,
+        "training.overfitting.metric": watch.metric if watch else None,
+    }
     for field, metric in asked.items():
         if metric is None:
             continue
@@ -295,10 +352,15 @@ def _check_selection(recipe: Recipe) -> None:
                 got=metric,
                 remedy="set data.split.held_out and select by held_out/...",
             )
-    if stop is not None and stop.restore and recipe.training.select is None:
-        raise ConfigError(
-            "training.early_stop.restore",
-            expected="training.select, which names the state to go back to",
-            got="none",
-            remedy=f"write select: {stop.metric}",
-        )
+    restoring = {
+        "training.early_stop.restore": stop.metric if stop and stop.restore else None,
+        "training.overfitting.action": watch.metric if watch and watch.action == "restore" else None,
+    }
+    for field, metric in restoring.items():
+        if metric is not None and recipe.training.select is None:
+            raise ConfigError(
+                field,
+                expected="training.select, which names the state to go back to",
+                got="none",
+                remedy=f"write select: {metric}",
+            )

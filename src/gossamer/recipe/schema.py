@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from gossamer.attacks.crafting import BatchNormMode
+from gossamer.errors import ConfigError
 from gossamer.threat import ThreatModel, parse_eps
 
 
@@ -59,12 +60,37 @@ class AugmentationFields(Section):
     rotation: float = 0.0
 
 
+class Unlabelled(Section):
+    """Images that fill `share` of every batch, with pseudo-labels.
+
+    path: a .safetensors file (key x) or a folder of images; labels: a key of the file, or a .safetensors file (key y);
+    teacher: a run folder, whose network is asked once before training. One of the two gives the pseudo-labels.
+    """
+
+    path: str
+    labels: str | None = None
+    teacher: str | None = None
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _one_source_of_labels(self) -> "Unlabelled":
+        if (self.labels is None) == (self.teacher is None):
+            raise ConfigError(
+                "data.unlabelled",
+                expected="labels or teacher, one of the two",
+                got="both" if self.labels else "neither",
+                remedy="write labels: y for a key of the file, or teacher: runs/NAME",
+            )
+        return self
+
+
 class Data(Component):
     """A data set. train_n: train on a class-balanced choice of that many images only."""
 
     split: Split = Split()
     train_n: PositiveInt | None = None
     augmentation: AugmentationFields = AugmentationFields()
+    unlabelled: Unlabelled | None = None
 
 
 class Model(Component):
@@ -137,6 +163,24 @@ class EarlyStopFields(Section):
     restore: bool = False
 
 
+class OverfittingFields(Section):
+    """Watch a probed robust accuracy for catastrophic overfitting: a fall of more than `drop` below its best.
+
+    action: restore ends with the best state (needs `select`).
+    """
+
+    metric: str
+    drop: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    action: Literal["report", "stop", "restore"] = "report"
+
+
+class WeightPerturbationFields(Section):
+    """Adversarial weight perturbation; see `gossamer.training.weight_perturbation.WeightPerturbation`."""
+
+    gamma: float = 0.005
+    start: NonNegativeInt = 0
+
+
 class Training(Section):
     """How long and how to train. select: the metric whose highest value chooses the state that ships."""
 
@@ -148,6 +192,9 @@ class Training(Section):
     average: AverageFields | None = None
     probes: tuple[ProbeFields, ...] = ()
     early_stop: EarlyStopFields | None = None
+    overfitting: OverfittingFields | None = None
+    penalties: tuple[Component, ...] = ()
+    weight_perturbation: WeightPerturbationFields | None = None
     select: str | None = None
 
 

@@ -19,6 +19,7 @@ from gossamer.recipe.build import build_evaluation_attacks, build_model, build_p
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Evaluation, Recipe
+from gossamer.recipe.unlabelled import open_source
 from gossamer.runs import RunFolder, atomic, lock, panel, records
 from gossamer.runs.environment import environment
 from gossamer.seeding import Draws
@@ -60,10 +61,11 @@ def train(
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases = build_phases(chosen, prepared.parts)
     build_model(chosen, prepared.parts.train)
+    unlabelled = open_source(chosen, prepared.parts.train, path, data_dir)
     folder = _folder(path, chosen)
     with lock.writer(folder), shown:
         about = environment(where.device, precision=machine.precision, compiled=machine.compile)
-        images = _checksums(prepared)
+        images = {**_checksums(prepared), **(unlabelled.checksums if unlabelled else {})}
         if folder.recipe.exists():
             _refuse_other_images(folder, images)
         else:
@@ -78,6 +80,7 @@ def train(
             identity=about["numeric"],
             checkpoint_seconds=machine.checkpoint_seconds,
             scalars=_scalars(folder) if machine.tensorboard else None,
+            unlabelled=unlabelled.dataset(prepared.parts.train, where) if unlabelled else None,
         )
         # Every step seeds the global generator; the caller's own draws go on where they were.
         with torch.random.fork_rng(devices=[]):
@@ -136,7 +139,8 @@ def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
     model = run.model().to(where.device)
     network = run.folder.result("network")
     if not network.exists():
-        records.write(network, describe_network(model, run.parts.test.image_shape))
+        parent = build_model(run.recipe, run.parts.test)
+        records.write(network, describe_network(model, run.parts.test.image_shape, parent=parent))
     for spec in run.recipe.evaluation:
         path = run.folder.result(result_name(spec, run.threat))
         if path.exists():
@@ -190,6 +194,7 @@ def evaluate_spec(
         batch_size=spec.batch_size,
         seed=run.recipe.seed,
         name=run.folder.name,
+        dense_weights=run.dense_weights(),
         progress=progress,
         partial=run.folder.partial / result_name(spec, run.threat),
     )

@@ -34,8 +34,9 @@ DIVERGED = "lower training.optimizer.lr, clip the gradient (training.clip) or wa
 class Job:
     """One process training one run.
 
-    offset, seconds_before: steps and training time of earlier phases; identity: what must be equal for a resumed run to
-    end in the same bits; checkpoint_seconds: the least time between two checkpoints, 0 for one after every step.
+    unlabelled: pseudo-labelled images, where phases fill batches with them; offset, seconds_before: steps and training
+    time of earlier phases; identity: what must be equal for a resumed run to end in the same bits; checkpoint_seconds:
+    the least time between two checkpoints, 0 for one after every step.
     """
 
     run: RunFolder
@@ -46,6 +47,7 @@ class Job:
     identity: Mapping[str, Any]
     checkpoint_seconds: float = 60.0
     scalars: Scalars | None = None
+    unlabelled: DataSet | None = None
     offset: int = 0
     seconds_before: float = 0.0
     started: str = field(default_factory=now)

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from gossamer.data import epoch_order, make_batch
+from gossamer.data import DataSet, epoch_order, make_batch
+from gossamer.data.unlabelled import mixed_batch
 from gossamer.errors import RunError
 from gossamer.runs import atomic
 from gossamer.seeding import Draws, derive
@@ -18,11 +19,11 @@ from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place
 from gossamer.training.interruption import Interrupted, Watch
 from gossamer.training.job import DIVERGED, Job
-from gossamer.training.monitors import Highest, decide
+from gossamer.training.monitors import Highest, Measuring, decide
 from gossamer.training.phases import Phase, epoch_state
 from gossamer.training.progress import Glance
-from gossamer.training.scene import Scene, count_steps
-from gossamer.types import Attack, Batch, Loss, Objective, WithState
+from gossamer.training.scene import Scene, count_steps, labelled_size
+from gossamer.types import Attack, Batch, Loss
 
 
 def begin(phase: Phase, model: nn.Module, scene: Scene) -> Training:
@@ -42,19 +43,10 @@ def begin(phase: Phase, model: nn.Module, scene: Scene) -> Training:
         objective=objective,
         optimizer=phase.optimizer.build(model, sparsifier.undecayed()),
         sparsifier=sparsifier,
-        state=_initial_state(objective, scene),
+        state=scene.initial_state(objective),
         average=Average(phase.average, sparsifier.averaged) if phase.average else None,
         monitors=list(phase.monitors()),
         best=Highest(phase.select) if phase.select else None,
-    )
-
-
-def _initial_state(objective: Objective, scene: Scene) -> dict[str, Tensor]:
-    if not isinstance(objective, WithState):
-        return {}
-    data = scene.data
-    return objective.initial_state(
-        len(data), data.image_shape, draws=scene.draws.at("state"), device=scene.place.device
     )
 
 
@@ -66,6 +58,8 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
     """
     draws = Draws(job.seed).at(phase.name)
     data = job.data.to(job.place.device)
+    pool = None if job.unlabelled is None else job.unlabelled.to(job.place.device)
+    size = labelled_size(phase)
     steps = count_steps(phase, data)
     crafter = Crafter(training.model, job.place, phase.attack_bn, fast=phase.fast)
     network = job.place.compiled(training.model)
@@ -78,11 +72,11 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
             began = time.monotonic()
             number, replay = divmod(index, phase.replays)
             here = draws.at("step", training.epoch, number)
-            positions = order[number * phase.batch_size : (number + 1) * phase.batch_size]
+            positions = order[number * size : (number + 1) * size]
             factor = phase.schedule(training.step, phase.epochs * steps, steps)
             training.rate = phase.optimizer.set_rates(training.optimizer, factor)
             with _failures_told(phase, training):
-                batch = make_batch(data, positions, phase.augmentation, here, job.place.device)
+                batch = _batch(phase, data, pool, positions, here, job.place.device)
                 drawn = here.at("replay", replay) if replay else here
                 train_step(
                     phase, training, batch, attack, crafter=crafter, network=network, place=job.place, draws=drawn
@@ -103,6 +97,15 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
     job.save(phase, training)
     if watch.signal is not None:
         raise Interrupted(watch.signal)
+
+
+def _batch(
+    phase: Phase, data: DataSet, pool: DataSet | None, positions: Tensor, draws: Draws, device: torch.device
+) -> Batch:
+    count = phase.batch_size - labelled_size(phase)
+    if pool is None or not count:
+        return make_batch(data, positions, phase.augmentation, draws, device)
+    return mixed_batch(data, positions, pool, count, phase.augmentation, draws, device)
 
 
 def finalised(training: Training, job: Job) -> Finalised:
@@ -152,7 +155,7 @@ def train_step(
         _refuse_infinite(total, phase, training)
         total.backward()
     if loss.after_backward is not None and x_adv.grad is not None:
-        loss.after_backward(x_adv.grad)
+        loss.after_backward(x_adv.grad, training.state)
     training.sparsifier.before_step(training.step, training.optimizer)
     if phase.clip is not None:
         nn.utils.clip_grad_norm_(training.model.parameters(), phase.clip)
@@ -190,8 +193,10 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
         training.average.after_epoch(epoch, training.model)
     masks = training.sparsifier.masks()
     means = training.totals.means()
-    training.sparsifier.after_epoch(epoch, means)
     measured = _probe(phase, training, job)
+    metrics = {**means, **measured}
+    training.sparsifier.after_epoch(epoch, metrics)
+    verdict = decide(training.monitors, epoch, metrics)
     job.log(
         {
             "phase": phase.name,
@@ -206,18 +211,30 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
             "seconds_left": _seconds_left(phase, training, steps),
             **{f"sparsifier/{name}": value for name, value in training.sparsifier.measures().items()},
             **measured,
+            **_told(training),
         },
         phase.epochs,
     )
-    metrics = {**means, **measured}
     improved = training.best is not None and training.best.update(epoch, metrics)
     if improved:
         store(job, f"{phase.name}.best", finalised(training, job))
-    training.verdict = decide(training.monitors, epoch, metrics)
+    training.verdict = verdict
     if training.verdict.action != "go":
         job.progress.note(f"{phase.name} ends after epoch {epoch + 1}: {training.verdict.reason}")
     training.next_epoch()
     return improved
+
+
+def _told(training: Training) -> dict[str, float | int | str | None]:
+    """Return what monitors saw, and what the objective keeps for every image, counted apart from the network."""
+    told: dict[str, float | int | str | None] = {}
+    for monitor in training.monitors:
+        if isinstance(monitor, Measuring):
+            told.update(monitor.measures())
+    for name, value in training.state.items():
+        told[f"{name}_bytes"] = value.nbytes
+        told[f"{name}_type"] = str(value.dtype).removeprefix("torch.")
+    return told
 
 
 def _probe(phase: Phase, training: Training, job: Job) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import nn
 
@@ -123,6 +123,49 @@ class EarlyStop(Highest):
             return GO
         reason = f"{self.metric} has not risen for {self._patience} epochs"
         return Verdict("restore", "best", reason) if self._restore else Verdict("stop", None, reason)
+
+
+class Overfitting(Highest):
+    """Catastrophic overfitting: a robust accuracy falls more than `drop` below its highest value so far.
+
+    Single-step training can lose all robustness to stronger attacks within an epoch (Wong et al., ICLR 2020, who stop
+    where the accuracy under PGD on a training batch falls by 0.2). action: `report` goes on; `restore` ends with the
+    best state.
+    """
+
+    def __init__(self, metric: str, drop: float, action: Literal["report", "stop", "restore"] = "report") -> None:
+        super().__init__(metric)
+        self._drop = drop
+        self._action: Literal["report", "stop", "restore"] = action
+        self._fallen: float | None = None
+
+    def __call__(self, epoch: int, metrics: Metrics) -> Verdict:
+        """Return what `action` says after a fall, go otherwise, and where the metric was not measured."""
+        self.update(epoch, metrics)
+        value = metrics[self.metric]
+        self._fallen = None if value is None or self.value is None else self.value - value
+        if self._action == "report" or not self._overfits:
+            return GO
+        reason = f"catastrophic overfitting, {self.metric} fell from {self.value:.3f} to {value:.3f}"
+        return Verdict("restore", "best", reason) if self._action == "restore" else Verdict("stop", None, reason)
+
+    def measures(self) -> Mapping[str, float | None]:
+        """Return by how much the metric lies below its highest value, and 1 under `catastrophic_overfitting` or 0."""
+        overfits = None if self._fallen is None else float(self._overfits)
+        return {"overfitting_drop": self._fallen, "catastrophic_overfitting": overfits}
+
+    @property
+    def _overfits(self) -> bool:
+        return self._fallen is not None and self._fallen > self._drop
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A monitor that has something to tell of each epoch."""
+
+    def measures(self) -> Mapping[str, float | None]:
+        """Return what it saw in the last epoch, for the metrics log."""
+        ...
 
 
 MakeMonitors: TypeAlias = Callable[[], Sequence[Monitor]]

@@ -15,29 +15,49 @@ from gossamer.errors import ConfigError, DataError
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
 from gossamer.seeding import Draws
-from gossamer.sparsity import ConnectivitySampling, HardMask, Sparsifier
+from gossamer.sparsity import ConnectivitySampling, HardMask, Horizon, ScoreMask, Sparsifier
+from gossamer.sparsity.dynamic_mask import DynamicMask
+from gossamer.sparsity.flying_bird import FlyingBird
+from gossamer.sparsity.gradual import GradualPruning
 from gossamer.threat import ThreatModel
 from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place
-from gossamer.types import Attack, Batch, Objective
+from gossamer.types import Attack, Batch, Objective, WithState
 
 _SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
     "bcs": ConnectivitySampling,
     "magnitude": partial(HardMask, score="magnitude"),
     "random": partial(HardMask, score="random", scope="layer"),
+    "scores": ScoreMask,
+    "set": partial(DynamicMask, growth="random", every=None),
+    "rigl": partial(DynamicMask, growth="gradient"),
+    "flying-bird": FlyingBird,
+    "gradual": GradualPruning,
 }
 
 _CRAFTERS: WeakKeyDictionary[nn.Module, Crafter] = WeakKeyDictionary()
 
 
 def sparsify(
-    model: nn.Module, optimizer: Optimizer, *, density: float, method: str = "bcs", seed: int = 0, **options: Any
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    density: float,
+    method: str = "bcs",
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> Sparsifier:
     """Make a module sparse while its owner trains it; returns the sparsifier, whose `finalize(model)` ends it.
 
     The optimiser keeps the parameters it holds, and from now on each of its steps is followed by what the method does:
     `bcs` starts from sparse weights of its own and rewires at every step (with an optimiser other than the published
-    one, see `gossamer.methods.bcs`); `magnitude` keeps the largest weights as they stand; `random` keeps random ones.
+    one, see `gossamer.methods.bcs`); `magnitude` keeps the largest weights as they stand; `random` keeps random ones;
+    `scores` freezes the weights as they stand and learns which to keep, as HYDRA's second phase does, to be fine-tuned
+    afterwards (the optimiser trains scores and batch norms).
+    `set`, `rigl` and `flying-bird` start from random masks and move them, `gradual` cuts a dense network bit by bit:
+    these four pace themselves by the length of training, epochs and steps_per_epoch.
     options: the sparsifier's own. Raises ConfigError.
     """
     if method not in _SPARSIFIERS:
@@ -45,7 +65,7 @@ def sparsify(
             "method", expected=f"one of {', '.join(_SPARSIFIERS)}", got=repr(method), remedy="choose one of them"
         )
     sparsifier: Sparsifier = _SPARSIFIERS[method](density=density, **options)
-    sparsifier.attach(model, Draws(seed).at("sparsify"))
+    sparsifier.attach(model, Draws(seed).at("sparsify"), _horizon(epochs, steps_per_epoch))
     steps = 0
 
     def before(owner: Optimizer, _args: object, _kwargs: object) -> None:
@@ -59,6 +79,23 @@ def sparsify(
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(after)
     return sparsifier
+
+
+def _horizon(epochs: int | None, steps_per_epoch: int | None) -> Horizon | None:
+    if epochs is None and steps_per_epoch is None:
+        return None
+    for field, value in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
+        if value is None or value < 1:
+            raise ConfigError(
+                field,
+                expected="at least 1, beside the other of epochs and steps_per_epoch",
+                got=value,
+                remedy="write epochs=90, steps_per_epoch=len(loader), or leave both out",
+            )
+    assert epochs is not None
+    assert steps_per_epoch is not None
+    # Whoever needs the images' shape does not pace itself in a foreign loop.
+    return Horizon(epochs=epochs, steps_per_epoch=steps_per_epoch, image_shape=(0, 0, 0))
 
 
 def robust_loss(
@@ -79,7 +116,8 @@ def robust_loss(
     """
     _check_range(x)
     where = ThreatModel.parse(threat) if isinstance(threat, str) else threat
-    goal = build_objective(objective) if isinstance(objective, str) else objective
+    goal = build_objective(objective, threat=where) if isinstance(objective, str) else objective
+    _refuse_memory(goal)
     chosen = attack if attack is not None else default_attack(goal, where)
     drawn = int(torch.randint(2**31, ())) if seed is None else seed
     draws = Draws(drawn).at("robust_loss")
@@ -95,6 +133,16 @@ def _crafter(model: nn.Module, device: torch.device, attack_bn: BatchNormMode) -
         return known
     made = _CRAFTERS[model] = Crafter(model, Place(device=device), attack_bn)
     return made
+
+
+def _refuse_memory(objective: Objective) -> None:
+    if isinstance(objective, WithState):
+        raise ConfigError(
+            "objective",
+            expected="one that keeps nothing from step to step, in a loop of your own",
+            got=type(objective).__name__,
+            remedy="train it with a recipe, or choose adversarial, trades or fast-at",
+        )
 
 
 def _check_range(x: Tensor) -> None:

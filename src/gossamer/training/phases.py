@@ -49,7 +49,8 @@ class Phase:
     """One stretch of training. It takes named states and gives named states: `NAME.end`, `NAME.best`, `NAME.epoch-E`.
 
     epochs: passes over the training data; 0: `start` alone, whose outcome is the phase's end. replays: steps on every
-    batch, one after the other (free adversarial training). attack_bn: what batch norm does while crafting; fast: craft
+    batch, one after the other (free adversarial training). unlabelled_share: of every batch, drawn from the run's
+    pseudo-labelled images. attack_bn: what batch norm does while crafting; fast: craft
     on the folded copy where that is allowed; sparsifier, monitors: made anew for each attempt; select: the metric
     whose highest value names the state `best`; clip: largest norm of the gradient, after dropped weights were masked
     from it; publish: epochs done after which the weights are kept as a state; start: sets the weights, from states and
@@ -72,6 +73,7 @@ class Phase:
     equip: Callable[[Objective, "Scene"], Objective] | None = None
     adapt: Callable[[Attack | None, Sparsifier], Attack | None] | None = None
     replays: int = 1
+    unlabelled_share: float = 0.0
     publish: Sequence[int] = ()
     penalties: Sequence[Penalty] = ()
     perturbation: WeightPerturbation | None = None

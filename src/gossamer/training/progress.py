@@ -196,6 +196,7 @@ def epoch_text(line: Line, epochs: int) -> str:
             f"density {_percent(line['density'])}",
             f"{_number(line['images_per_second'], ',.0f')} images/s",
             *probes,
+            *_warnings(line),
             f"{duration(_float(line['seconds_left']))} left",
         ]
     )
@@ -219,6 +220,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _warnings(line: Line) -> list[str]:
+    if not line.get("catastrophic_overfitting"):
+        return []
+    return [f"CATASTROPHIC OVERFITTING: {_percent(line['overfitting_drop'])} below the best"]
 
 
 def _is_probe(name: str) -> bool:

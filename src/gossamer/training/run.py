@@ -45,6 +45,7 @@ def run_phases(
                 place=job.place,
                 draws=Draws(job.seed).at(phase.name),
                 make_model=make_model,
+                unlabelled_n=0 if job.unlabelled is None else len(job.unlabelled),
             )
             _train(scene, job, checkpoint)
         states.update(_stored(phase, job))

@@ -13,12 +13,15 @@ from gossamer.sparsity import Horizon, plain_copy
 from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place
 from gossamer.training.phases import Phase, States
-from gossamer.types import Batch
+from gossamer.types import Batch, Objective, WithState
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A phase in its run: states of earlier phases, data, place, draws, and how a network is made."""
+    """A phase in its run: states of earlier phases, data, place, draws, and how a network is made.
+
+    unlabelled_n: how many pseudo-labelled images batches are filled with, beside the data.
+    """
 
     phase: Phase
     states: States
@@ -26,12 +29,20 @@ class Scene:
     place: Place
     draws: Draws
     make_model: Callable[[], nn.Module]
+    unlabelled_n: int = 0
 
     @property
     def horizon(self) -> Horizon:
         """What lies ahead of the phase."""
         steps = count_steps(self.phase, self.data)
         return Horizon(epochs=self.phase.epochs, steps_per_epoch=steps, image_shape=self.data.image_shape)
+
+    def initial_state(self, objective: Objective) -> dict[str, Tensor]:
+        """Return the tensors that an objective carries from step to step, before the first one."""
+        if not isinstance(objective, WithState):
+            return {}
+        n = len(self.data) + self.unlabelled_n
+        return objective.initial_state(n, self.data.image_shape, draws=self.draws.at("state"), device=self.place.device)
 
     def state(self, name: str) -> Mapping[str, Tensor]:
         """Return a named state of an earlier phase; raises RunError where no phase gave it."""
@@ -65,11 +76,21 @@ class Scene:
         """Yield the same batches, each with the adversarial images that training would meet: (batch, x_adv)."""
         phase = self.phase
         crafter = Crafter(model, self.place, phase.attack_bn, fast=phase.fast)
+        state = self.initial_state(phase.objective)
         for index, batch in enumerate(self.batches(purpose, limit=limit)):
             draws = self.draws.at(purpose, "attack", index)
-            yield batch, crafter(phase.objective, model, batch, phase.attack, {}, draws=draws)
+            yield batch, crafter(phase.objective, model, batch, phase.attack, state, draws=draws).detach()
 
 
 def count_steps(phase: Phase, data: DataSet) -> int:
-    """Return the optimiser steps of an epoch; an incomplete last batch is dropped unless it is the only one."""
-    return phase.replays * steps_per_epoch(len(data), phase.batch_size, drop_last=len(data) >= phase.batch_size)
+    """Return the optimiser steps of an epoch; an incomplete last batch is dropped unless it is the only one.
+
+    The labelled data alone set its length.
+    """
+    size = labelled_size(phase)
+    return phase.replays * steps_per_epoch(len(data), size, drop_last=len(data) >= size)
+
+
+def labelled_size(phase: Phase) -> int:
+    """Return how many images of a batch are labelled: at least one."""
+    return max(1, phase.batch_size - int(phase.unlabelled_share * phase.batch_size))
