@@ -187,15 +187,9 @@ def peak_memory(name: str, setting: Setting) -> dict[str, float]:
     """Return this process's peak resident memory in MiB, before and after its first step (compiling included)."""
     one = contestants.make(name, contestants.initial_weights(replace(setting, batch=2)), setting)
     x, y = contestants.images(setting.batch)
-    before = _peak_mib()
+    before = record.peak_mib()
     one.step(x, y)
-    return {"before": before, "peak": _peak_mib()}
-
-
-def _peak_mib() -> float:
-    # Not `getrusage`: a child's ru_maxrss starts at what its parent held when it forked.
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    return {"before": before, "peak": record.peak_mib()}
 
 
 def _in_fresh_process(name: str, setting: Setting) -> dict[str, float]:

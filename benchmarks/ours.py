@@ -31,7 +31,7 @@ def training_step(
     model: nn.Module, setting: Setting, *, compiled: bool = False, attack_bn: BatchNormMode = "eval"
 ) -> Contestant:
     """Return the loop's step for standard adversarial training (Madry et al., 2018)."""
-    phase, where = _phase(setting, attack_bn), place("cpu", compile=compiled, threads=setting.threads)
+    phase, where = phase_of(setting, attack_bn), place("cpu", compile=compiled, threads=setting.threads)
     scene = Scene(
         phase=phase,
         states={},
@@ -46,7 +46,7 @@ def training_step(
     numbers = itertools.count()
 
     def craft(x: Tensor, y: Tensor) -> Tensor:
-        batch = where.batch(_batch(x, y))
+        batch = where.batch(batch_of(x, y))
         draws = Draws(0, ("craft", next(numbers)))
         return crafter(
             phase.objective, training.model, batch, phase.attack, training.state, draws=draws, network=network
@@ -54,13 +54,13 @@ def training_step(
 
     def step(x: Tensor, y: Tensor) -> None:
         draws = Draws(0, ("step", next(numbers)))
-        batch = _batch(x, y)
+        batch = batch_of(x, y)
         train_step(phase, training, batch, phase.attack, crafter=crafter, network=network, place=where, draws=draws)
 
     def forward_backward(x: Tensor, y: Tensor) -> None:
         training.model.train()
         training.optimizer.zero_grad(set_to_none=True)
-        batch = where.batch(_batch(x, y))
+        batch = where.batch(batch_of(x, y))
         phase.objective.loss(network, batch, batch.x, draws=Draws()).total.backward()  # type: ignore[arg-type]
 
     return Contestant(
@@ -75,7 +75,8 @@ def training_step(
     )
 
 
-def _phase(setting: Setting, attack_bn: BatchNormMode) -> Phase:
+def phase_of(setting: Setting, attack_bn: BatchNormMode) -> Phase:
+    """Return the phase as a recipe builds it, at a constant rate."""
     objective = build_objective("adversarial")
     attack = default_attack(objective, ThreatModel("linf", EPS), steps=setting.steps, step=STEP_SIZE)
     if not setting.random_start:
@@ -93,7 +94,8 @@ def _phase(setting: Setting, attack_bn: BatchNormMode) -> Phase:
     )
 
 
-def _batch(x: Tensor, y: Tensor) -> Batch:
+def batch_of(x: Tensor, y: Tensor) -> Batch:
+    """Return images (N, C, H, W) and labels (N,) as the loop's batch, without augmentation."""
     view = NONE.draw(len(x), (x.shape[1], x.shape[2], x.shape[3]), Draws(), x.device)
     return Batch(x=x, y=y, index=torch.arange(len(x)), labelled=torch.ones_like(y, dtype=torch.bool), view=view)
 

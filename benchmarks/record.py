@@ -129,6 +129,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def peak_mib() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    # Not `getrusage`: a child's ru_maxrss starts at what its parent held when it forked.
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
 def versions(packages: Sequence[str] = (), threads: int | None = None) -> dict[str, Any]:
     """Return the versions of Python, torch, gossamer and further packages, platform and thread count."""
     here = environment(threads=threads)
