@@ -190,13 +190,12 @@ def test_the_one_phase_takes_the_published_shares_of_its_network_or_the_recipes_
     assert counts == [[480, 921, 1_843, 1_536], [200, 921, 1_843, 128], [40, 921, 1_843, 128]]
 
 
-def test_every_method_gives_phases_that_differ_from_the_recipes_only_where_it_says() -> None:
+def test_the_first_methods_give_phases_that_differ_from_the_recipes_only_where_they_say() -> None:
     base = small.phase()
-    made = {
-        name: METHODS[name].make(**({"density": 0.1} if "density" in METHODS[name].options else {})) for name in METHODS
-    }
+    expected = {"dense": ["train"], "random": ["train"], "magnitude": ["pretrain", "finetune"], "bcs": ["train"]}
+    made = {name: METHODS[name].make(**({} if name == "dense" else {"density": 0.1})) for name in expected}
     names = {name: [phase.name for phase in method.phases(base, "digits-cnn")] for name, method in made.items()}
-    assert names == {"dense": ["train"], "random": ["train"], "magnitude": ["pretrain", "finetune"], "bcs": ["train"]}
+    assert names == expected
     assert made["dense"].phases(base, "digits-cnn") == (base,)
     pretrain, finetune = made["magnitude"].phases(base, "digits-cnn")
     assert (pretrain.optimizer.lr, finetune.optimizer.lr) == pytest.approx((0.1, 0.01))

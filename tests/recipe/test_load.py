@@ -11,6 +11,7 @@ from gossamer.errors import ConfigError
 from gossamer.recipe.load import load_recipe, recipes, run_name, to_yaml, validate
 from gossamer.recipe.schema import Recipe
 
+SHIPPED = recipes()
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "digits-cnn"}, "threat": "linf:0.15"}
 
 
@@ -18,11 +19,11 @@ def with_section(section: str, **values: Any) -> dict[str, Any]:
     return {**MINIMAL, section: {**MINIMAL.get(section, {}), **values}}
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_reads_and_comes_back_from_its_full_form(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert recipe.claim == recipes()[name] != ""
+    assert recipe.claim == SHIPPED[name] != ""
     (tmp_path / "other-name.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     again = load_recipe(tmp_path / "other-name.yaml")
     assert again == recipe

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
 from gossamer.sparsity import ConnectivitySampling, targets
-from gossamer.sparsity.connectivity_sampling import draw_dormant, draw_layers
+from gossamer.sparsity.signed import draw_dormant, draw_layers
 from gossamer.training.optimizers import DecayFirstSGD
 
 

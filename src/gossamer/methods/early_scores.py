@@ -1,7 +1,7 @@
 """What is a weight worth before it is trained? SNIP, GraSP and SynFlow, each under the training loss as it will be."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -106,7 +106,7 @@ def _mean_gradients(model: nn.Module, layers: tuple[Target, ...], scene: Scene, 
 
 
 @contextmanager
-def _linearised(model: nn.Module) -> Iterator[None]:
+def _linearised(model: nn.Module) -> Generator[None]:
     """Hold every tensor of the model at its absolute value, in float64 and eval mode; afterwards it is as before."""
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     training = model.training

@@ -1,12 +1,11 @@
 """One-shot magnitude pruning: train dense, cut the smallest weights, fine-tune what is left."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from gossamer.errors import ConfigError
+from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import HardMask
 from gossamer.sparsity.budgets import BudgetSpec, check_density
 from gossamer.sparsity.budgets import budget as make_budget
@@ -18,9 +17,10 @@ from gossamer.training.phases import FromState, Phase
 class Magnitude:
     """Keep the weights of largest magnitude, over the whole network or layer by layer as `budget` says.
 
-    finetune_epochs: epochs of the second phase; finetune_lr: its learning rate as a share of the first phase's.
-    Both phases train with the recipe's objective and schedule. Source: Han et al., NeurIPS 2015; under adversarial
-    training with layer-wise budgets: the LWM baseline of Sehwag et al., NeurIPS 2020 (fine-tuning rate 0.01 after 0.1).
+    finetune_epochs: epochs of the second phase, None for the recipe's; finetune_lr: its learning rate as a share of
+    the first phase's. Both phases train with the recipe's objective and schedule. Source: Han et al., NeurIPS 2015;
+    under adversarial training with layer-wise budgets (`scope: layer`): the LWM baseline of Sehwag et al., NeurIPS 2020
+    (fine-tuning rate 0.01 after 0.1).
     """
 
     density: float
@@ -32,20 +32,8 @@ class Magnitude:
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
         make_budget(self.budget)
-        if self.finetune_epochs is not None and self.finetune_epochs < 1:
-            raise ConfigError(
-                "method.finetune_epochs",
-                expected="at least 1",
-                got=self.finetune_epochs,
-                remedy="leave it out to fine-tune as long as the first phase trains",
-            )
-        if not 0.0 < self.finetune_lr < math.inf:
-            raise ConfigError(
-                "method.finetune_lr",
-                expected="a share of the learning rate above 0",
-                got=self.finetune_lr,
-                remedy="write 0.1 for a tenth of it",
-            )
+        check_epochs("method.finetune_epochs", self.finetune_epochs)
+        check_rate("method.finetune_lr", self.finetune_lr)
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:
         """Return SGD with momentum 0.9 and coupled decay 1e-4, as published for the LWM baseline."""

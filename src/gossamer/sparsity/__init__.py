@@ -3,9 +3,11 @@
 from gossamer.sparsity.connectivity_sampling import ConnectivitySampling
 from gossamer.sparsity.finalize import finalise, nonzero_masks, plain_copy
 from gossamer.sparsity.hard_mask import HardMask
+from gossamer.sparsity.held_mask import HeldMask
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
 from gossamer.sparsity.protocol import BudgetContract, Finalised, Horizon, Kind, Sparsifier
+from gossamer.sparsity.score_mask import ScoreMask
 from gossamer.sparsity.targets import Target, targets
 
 __all__ = [
@@ -13,10 +15,12 @@ __all__ = [
     "ConnectivitySampling",
     "Finalised",
     "HardMask",
+    "HeldMask",
     "Horizon",
     "Kind",
     "Masks",
     "NoSparsifier",
+    "ScoreMask",
     "Sparsifier",
     "Target",
     "finalise",

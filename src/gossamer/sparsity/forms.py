@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gossamer.errors import RunError
+from gossamer.sparsity import binary_weights, factor_layers, noisy_weights, random_switch, slim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,14 @@ def itself(model: nn.Module) -> nn.Module:
 
 DENSE = "dense"
 
-FORMS: dict[str, Form] = {DENSE: Form(rebuild=load_dense, twin=itself)}
+FORMS: dict[str, Form] = {
+    DENSE: Form(rebuild=load_dense, twin=itself),
+    slim.SLIM: Form(rebuild=slim.resize, twin=itself),
+    factor_layers.FACTORISED: Form(rebuild=factor_layers.rebuild, twin=itself),
+    noisy_weights.NOISY: Form(rebuild=noisy_weights.rebuild, twin=noisy_weights.without_noise),
+    binary_weights.LATENT_SIGNS: Form(rebuild=binary_weights.rebuild, twin=itself),
+    random_switch.RANDOM_SWITCH: Form(rebuild=random_switch.rebuild, twin=random_switch.first_ticket),
+}
 
 
 def form(name: str) -> Form:

@@ -1,0 +1,167 @@
+"""Binary weights: training moves real-valued latent weights, and the network computes with their signs.
+
+Source: BinaryConnect (Courbariaux, Bengio & David, NeurIPS 2015); under adversarial training and over masks: Liu et
+al., "Robust Binary Models by Pruning Randomly-initialized Networks", NeurIPS 2022.
+"""
+
+import copy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from gossamer.errors import ConfigError
+from gossamer.seeding import Draws
+from gossamer.sparsity.around import Around
+from gossamer.sparsity.protocol import Averaged, Finalised, Horizon, Sparsifier
+from gossamer.sparsity.targets import Target, targets
+
+Scale: TypeAlias = Literal["none", "mean"]
+LATENT_SIGNS = "latent-signs"
+
+
+class SignThrough(torch.autograd.Function):
+    """scale * sign(w); its gradient at w is scale * g where |w| <= 1, and 0 elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor, scale: Tensor) -> Tensor:
+        """Return the signs times the scale, zero where the latent weight is zero."""
+        ctx.save_for_backward(latent, scale)
+        return latent.sign() * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        """Return the gradient at the latent weights; the scale is a constant."""
+        latent, scale = ctx.saved_tensors
+        return torch.where(latent.abs() <= 1.0, gradients[0] * scale, 0.0), None
+
+
+class Signs(nn.Module):
+    """Parametrization from latent weights to their signs; zeros stay zeros, so that masks hold.
+
+    scale: `none`: -1 and +1; `mean`: times the mean magnitude of the layer's latent weights that are not zero. While
+    `signed` is false the latent weights pass as they are.
+    """
+
+    scaled: Tensor
+
+    def __init__(self, scale: Scale = "none") -> None:
+        super().__init__()
+        self.signed = True
+        self.register_buffer("scaled", torch.tensor(scale == "mean"))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Return the effective weight, in the shape of the latent one."""
+        if not self.signed:
+            return latent
+        with torch.no_grad():
+            mean = latent.abs().sum() / latent.count_nonzero().clamp_min(1)
+            scale = torch.where(self.scaled, mean, 1.0)
+        return SignThrough.apply(latent, scale)  # pyright: ignore[reportReturnType]
+
+
+class Binary(Around):
+    """Compute with the signs of the weights that an inner sparsifier trains and masks.
+
+    Latent weights are clipped to [-1, 1] after every step; where scores are trained instead, nothing is. latent: what
+    ships computes with signs and holds the latent weights, for a phase that goes on from there, instead of a plain
+    network of -1, 0 and +1. Raises ConfigError.
+    """
+
+    averaged: Averaged = "trainable"
+
+    def __init__(self, inner: Sparsifier, *, scale: Scale = "none", latent: bool = False) -> None:
+        super().__init__(inner)
+        check_scale(scale)
+        self._scale: Scale = scale
+        self._latent = latent
+        self._clipped: tuple[Target, ...] = ()
+
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Let the inner sparsifier take hold, then take the sign of what it makes of every kernel."""
+        super().attach(model, draws, horizon)
+        self._clipped = tuple(
+            layer for layer in self._layers if not parametrize.is_parametrized(layer.module, "weight")
+        )
+        for layer in self._layers:
+            parametrize.register_parametrization(layer.module, "weight", Signs(self._scale).to(layer.parameter.device))
+        self._clip()
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Let the inner sparsifier act, and clip the latent weights."""
+        super().after_step(step, optimizer)
+        self._clip()
+
+    def finalize(self, model: nn.Module) -> Finalised:
+        """Return a plain network of signs, or one that takes the signs of the latent weights it holds."""
+        plain = super().finalize(model)
+        if not self._latent:
+            return plain
+        with unsigned(model):
+            latents = {layer.name: layer.weight.detach().clone() for layer in targets(model)}
+        module = copy.deepcopy(plain.module)
+        for layer in targets(module):
+            masked = torch.where(plain.masks[layer.name], latents[layer.name], 0.0)
+            parametrize.register_parametrization(layer.module, "weight", Signs(self._scale).to(masked.device))
+            with torch.no_grad():
+                layer.parameter.copy_(masked)
+        return replace(plain, module=module.eval(), twin=module, kind="restructured", form=LATENT_SIGNS)
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        for layer in self._clipped:
+            layer.parameter.clamp_(-1.0, 1.0)
+
+
+def check_scale(scale: str) -> None:
+    """Raise ConfigError for a scale that no name means."""
+    if scale not in ("none", "mean"):
+        raise ConfigError(
+            "method.binary_scale", expected="none or mean", got=repr(scale), remedy="write none, as published"
+        )
+
+
+@contextmanager
+def unsigned(model: nn.Module) -> Generator[None]:
+    """Let every kernel be read before its sign is taken."""
+    signs = [module for module in model.modules() if isinstance(module, Signs)]
+    for each in signs:
+        each.signed = False
+    try:
+        yield
+    finally:
+        for each in signs:
+            each.signed = True
+
+
+def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network that takes the signs of its stored latent weights, in eval mode."""
+    for layer in targets(model):
+        if latent_name(layer) in tensors:
+            parametrize.register_parametrization(layer.module, "weight", Signs().to(layer.parameter.device))
+    model.load_state_dict(dict(tensors))
+    return model.eval()
+
+
+def load_latents(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load stored latent weights into the dense network, as its weights."""
+    plain = dict(tensors)
+    for layer in targets(model):
+        if latent_name(layer) in plain:
+            plain[layer.name] = plain.pop(latent_name(layer))
+            del plain[f"{_path(layer)}parametrizations.weight.0.scaled"]
+    model.load_state_dict(plain)
+
+
+def latent_name(layer: Target) -> str:
+    """Return the key of a layer's latent weights in a stored network."""
+    return f"{_path(layer)}parametrizations.weight.original"
+
+
+def _path(layer: Target) -> str:
+    return layer.name.removesuffix("weight")

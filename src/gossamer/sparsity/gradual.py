@@ -1,0 +1,123 @@
+"""Gradual magnitude pruning: from a dense network, the smallest weights are cut again and again while it trains.
+
+Source: Zhu & Gupta, "To prune, or not to prune", 2017: the density falls from 1 to d as d + (1 - d) * (1 - t)^3 over a
+part of training, every few steps, and the network trains on at density d.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gossamer.errors import ConfigError
+from gossamer.seeding import Draws
+from gossamer.sparsity.budgets import BudgetSpec, check_density, total_budget
+from gossamer.sparsity.budgets import budget as make_budget
+from gossamer.sparsity.choose import best_of_all, best_of_each
+from gossamer.sparsity.dynamic_mask import check_every, check_share, known
+from gossamer.sparsity.finalize import finalise
+from gossamer.sparsity.held_mask import HeldMask
+from gossamer.sparsity.masks import Masks
+from gossamer.sparsity.protocol import Finalised, Horizon
+from gossamer.sparsity.schedules import density_at
+from gossamer.sparsity.work import settled
+
+
+class GradualPruning(HeldMask):
+    """Cut the smallest weights every `every` steps between the shares `begin` and `end` of training.
+
+    scope: `global` compares all weights, `layer` takes each layer from dense to what `budget` gives it in the end.
+    schedule: a name in `gossamer.sparsity.schedules`. What is cut stays cut. What is finalised before the end is cut
+    to the final density first, so that nothing measured or kept on the way is denser than what was asked for.
+    Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        *,
+        density: float,
+        scope: str = "global",
+        budget: BudgetSpec = "uniform",
+        schedule: str = "cubic",
+        begin: float = 0.1,
+        end: float = 0.75,
+        every: int = 100,
+    ) -> None:
+        super().__init__()
+        self.density = check_density(density, "method.density")
+        check_gradual(scope=scope, schedule=schedule, begin=begin, end=end, every=every)
+        self._scope = scope
+        self._budget = make_budget(budget)
+        self._schedule = schedule
+        self._begin = begin
+        self._end = end
+        self._every = every
+        self._first = 0
+        self._last = 0
+        self._final: dict[str, int] = {}
+
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Keep everything at first; raises ConfigError without a horizon."""
+        steps = known(horizon).steps
+        self._first = math.floor(self._begin * steps)
+        self._last = max(1, math.floor(self._end * steps))
+        super().attach(model, draws, horizon)
+        shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
+        self._budget = settled(self._budget, model, horizon)
+        self._final = self._budget(shapes, self.density)
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Cut if it is time; zero what was cut, and its momentum."""
+        if self.due(step + 1):
+            self._masks = dict(self._cut(self.density_after(step + 1)))
+        super().after_step(step, optimizer)
+
+    def due(self, done: int) -> bool:
+        """Return whether weights are cut once `done` steps are done."""
+        if done >= self._last:
+            return done == self._last
+        return done > self._first and (done - self._first) % self._every == 0
+
+    def density_after(self, done: int) -> float:
+        """Return the density that the cut after `done` steps leaves."""
+        span = max(1, self._last - self._first)
+        progress = 1.0 if done >= self._last else (done - self._first) / span
+        return density_at(self._schedule, progress, start=1.0, end=self.density)
+
+    def finalize(self, model: nn.Module) -> Finalised:
+        """Return a plain copy at the final density."""
+        return finalise(model, self._cut(self.density))
+
+    def _choose(self, draws: Draws) -> Mapping[str, Tensor]:
+        return {layer.name: torch.ones(layer.weight.shape, dtype=torch.bool) for layer in self._layers}
+
+    @torch.no_grad()
+    def _cut(self, density: float) -> Masks:
+        # What was cut before scores below every weight, zeros among them: it never comes back.
+        scores = {
+            layer.name: layer.parameter.detach().abs().masked_fill(~self._masks[layer.name], -1.0)
+            for layer in self._layers
+        }
+        sizes = {layer.name: layer.size for layer in self._layers}
+        if self._scope == "global":
+            return best_of_all(scores, total_budget(sizes, density))
+        # Each layer is as far on its way from dense to its final count as the whole network.
+        way = (density - self.density) / (1.0 - self.density) if self.density < 1.0 else 1.0
+        left = {name: count + int(way * (sizes[name] - count)) for name, count in self._final.items()}
+        return best_of_each(scores, left)
+
+
+def check_gradual(*, scope: str, schedule: str, begin: float, end: float, every: int) -> None:
+    """Raise ConfigError for options that cannot be."""
+    if scope not in ("global", "layer"):
+        raise ConfigError("method.scope", expected="global or layer", got=repr(scope), remedy="choose one of the two")
+    density_at(schedule, 0.0, start=1.0, end=1.0)
+    check_share("method.begin", begin)
+    check_share("method.end", end)
+    if begin > end:
+        raise ConfigError(
+            "method.begin", expected=f"a share of training up to method.end ({end})", got=begin, remedy="begin earlier"
+        )
+    check_every("method.every", every)
