@@ -63,6 +63,14 @@ def test_accuracy_falls_as_the_files_say(tmp_path):
     assert read.rows == made.rows
 
 
+def test_a_folder_of_ones_own_corruptions_has_its_mean_over_all_of_them(tmp_path):
+    folder = write(tmp_path / "c", {"rain": 200, "spatter": 210})
+    made = corruptions({"bright": Bright()}, folder)
+    assert made.counted == 2
+    assert made.rows[0].mean == pytest.approx((M - 2) / M)
+    assert "mean of 2" in tell(made)
+
+
 def test_the_first_n_of_every_severity(tmp_path):
     folder = write(tmp_path / "c", {"fog": 200})
     made = corruptions({"bright": Bright()}, folder, n=2, batch_size=1)

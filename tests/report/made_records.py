@@ -96,7 +96,7 @@ def transfer():
         accuracy=accuracy,
         dangers=(danger,),
         sentences=(
-            "At eps 4/255 no leaked model does half of the white box's damage to another.",
+            "At eps 4/255 no leaked model does half of the white box's damage to another beyond the intervals.",
             "At eps 8/255 a leaked dense brings sparse from 81.2% to 56.0% (own white box 47.0%).",
         ),
         examples=None,

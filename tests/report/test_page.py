@@ -45,7 +45,7 @@ def test_nothing_is_fetched_and_the_page_is_small_enough(finished, tmp_path):
     page = page_of([finished("robust", "bcs", 0.1)], tmp_path)
     assert not re.search(r"<(?:script|img|iframe)[^>]+src=[\"'](?!data:)", page)
     assert not re.search(r"<link[^>]+href=[\"'](?!data:)", page)
-    assert len(page.encode()) < 6_000_000
+    assert len(page.encode()) < 3_000_000
 
 
 def test_a_class_name_cannot_become_markup(finished, tmp_path):

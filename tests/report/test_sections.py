@@ -10,7 +10,7 @@ import pytest
 from gossamer import write_report
 from gossamer.errors import RunError
 from gossamer.evaluation.audit.budget import BUDGETS
-from gossamer.report import audits, palette, sections, words
+from gossamer.report import audits, lines, palette, sections, words
 from gossamer.report.views import collect
 from gossamer.runs import atomic, records, results
 from gossamer.runs.measured import KINDS
@@ -25,7 +25,7 @@ SAYS = {
         "vgg-90 vgg16",
         "Examples of dense",
     ],
-    "adversaries": ["pgd linf:8/255, 7 steps m2", "48.7 % [46, 52]", "0.0 % [0.0, 0.4]", "pgd-8, linf eps 8/255"],
+    "adversaries": ["pgd linf:8/255, 7 steps m2", "48.7 % [46, 52]", "0.0 % [0.0, 0.4]", "PGD-8, linf eps 8/255"],
     "black-box": ["Black box: ZOO", "65.0 % [58, 71]", "200 of 247 asked", "4,400", "immune 0.0 % [0.0, 1.9] 200"],
     "pruning": [
         "AutoAttack, linf eps 0.031",
@@ -37,7 +37,7 @@ SAYS = {
         "Ensemble robust + natural",
         "attacked as one model: quote this 31.2 % [28, 34]",
         "flatters 65.5 % [62, 68]",
-        "it looks +34.3 points more robust than it is",
+        "it looks 34.3 points more robust than it is",
         "2,034,567 parameters",
     ],
     "stochastic": ["noise and EOT 20", "40.4 % ± 0.48 points", "without noise", "5 trials, seeds 0, 1, 2, 3, 4"],
@@ -153,11 +153,45 @@ def test_stages_fall_to_the_robust_accuracy(finished, tmp_path):
     assert "2 samples on the border" in text
 
 
+def test_a_headline_under_a_weaker_attack_says_what_autoattack_left(finished, tmp_path):
+    run = finished("sparse")
+    few = made_records.autoattack("sparse")
+    outcome = replace(few.attacks[0], threat="linf:0.15", eps=0.15)
+    results.write_evaluation(run, "autoattack", replace(few, attacks=(outcome,)))
+    said = "AutoAttack leaves 47.0 % [44, 50] of n=1000."
+    assert f"The headline of sparse is under PGD-50 ×10, n=360; {said}" in prose(page_of(tmp_path, run))
+
+
+def test_an_axis_of_whole_255ths_has_ticks_in_them():
+    axis = lines.eps_axis("linf", [0, 2 / 255, 8 / 255, 32 / 255])
+    assert axis["ticktext"] == ["0", *(f"{tick}/255" for tick in range(4, 33, 4))]
+    assert axis["tickvals"][2] == 8 / 255
+    assert "tickvals" not in lines.eps_axis("linf", [0.031])
+    assert "tickvals" not in lines.eps_axis("l2", [1.0])
+
+
 def test_a_rehearsed_autoattack_is_not_called_autoattack():
     full = {"version": "standard", "steps": 100, "queries": 5000}
     assert words.attack_name("autoattack", full) == "AutoAttack"
     assert words.attack_name("autoattack-plus", {}) == "AutoAttack (plus)"
     assert words.attack_name("autoattack", full | {"steps": 5}) == "AutoAttack, rehearsed with 5 steps"
+
+
+def test_an_attack_has_one_name_with_its_parameters_and_without():
+    assert words.attack_name("pgd-50-10", {}) == words.attack_name("pgd", {"steps": 50, "restarts": 10}) == "PGD-50 ×10"
+    assert words.attack_name("pgd-8", {}) == "PGD-8"
+    assert words.attack_name("apgd-ce", {}) == "APGD-CE"
+    assert words.attack_name("mine-3", {}) == "mine-3"
+
+
+def test_an_ensemble_that_its_members_attacks_break_more_often_does_not_say_that_they_flatter(finished, tmp_path):
+    run, made = finished("sparse"), made_records.PROTOCOLS["ensemble"]()
+    swapped = replace(made, as_one=made.member_wise, member_wise=made.as_one, flattery=-made.flattery)
+    records.write(run.result("protocol-ensemble-1"), swapped)
+    text = prose(page_of(tmp_path, run))
+    assert "breaks 34.3 points more than the attack on it as one: quote the smaller number" in text
+    assert "flatters" not in text
+    assert "quote this" not in text
 
 
 def test_a_file_of_another_schema_is_refused(finished, tmp_path):

@@ -199,3 +199,12 @@ def test_an_unknown_scope_or_score_is_refused() -> None:
         HardMask(density=0.5, scope="channel")
     with pytest.raises(ConfigError, match="score: expected one of magnitude, random, got taylor"):
         HardMask(density=0.5, score="taylor").attach(two_layers(), Draws())
+
+
+def test_a_pattern_keeps_two_of_every_four() -> None:
+    model = nn.Sequential(nn.Linear(8, 4, bias=False))
+    mask = HardMask(density=0.5, pattern="2:4")
+    mask.attach(model, Draws())
+    kept = mask.masks()["0.weight"].reshape(-1, 4).sum(dim=1)
+    assert kept.tolist() == [2] * 8
+    assert mask.contract == "at-most"

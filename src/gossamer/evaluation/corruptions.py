@@ -111,7 +111,7 @@ def corruptions(
     return CorruptionTable(
         folder=str(folder),
         n=count,
-        counted=sum(name in COUNTED for name in held.files),
+        counted=sum(name in COUNTED for name in held.files) or len(held.files),
         rows=rows,
         environment=environment(place_of(next(iter(models.values())), device)),
     )

@@ -36,9 +36,9 @@ def _transfer(record: protocols.TransferMatrix) -> list[str]:
 
 
 def _adversaries(record: protocols.AdversaryMatrix) -> list[str]:
-    head = ["trained under", "clean", *(each.name for each in record.adversaries)]
+    head = ["model", "trained under", "clean", *(each.name for each in record.adversaries)]
     rows = [
-        [model.kind, _share(model.clean), *(_share(cell) for cell in row)]
+        [model.model.name, model.kind, _share(model.clean), *(_share(cell) for cell in row)]
         for model, row in zip(record.models, record.accuracy, strict=True)
     ]
     threats = ", ".join(dict.fromkeys(each.threat for each in record.adversaries))
@@ -80,11 +80,12 @@ def _ensemble(record: protocols.EnsembleTable) -> list[str]:
         [member.model.name, _share(member.clean), _share(member.robust), _share(member.ensemble)]
         for member in record.members
     ]
+    apart = f"flatters by {100 * record.flattery:.1f} points" if record.flattery > 0 else "does not flatter"
     return [
         *_table(head, rows),
         f"{record.model.name}: {record.parameters:,} parameters of all members, clean {_share(record.clean)}",
         f"robust accuracy attacked as one model {_share(record.as_one)} ({record.threat}, n = {record.dataset.n})",
-        f"member-wise attack {_share(record.member_wise)}: flatters by {100 * record.flattery:+.1f} points",
+        f"member-wise attack {_share(record.member_wise)}: {apart}",
     ]
 
 

@@ -136,7 +136,7 @@ def _sentence(dangers: list[Danger], eps: float) -> str:
     where = f"At eps {format_eps(eps)}"
     serious = [danger for danger in dangers if danger.endangers]
     if not serious:
-        told = f"{where} no leaked model does half of the white box's damage to another."
+        told = f"{where} no leaked model does half of the white box's damage to another beyond the intervals."
     else:
         told = f"{where} " + "; ".join(
             f"a leaked {danger.source} brings {danger.target} from {danger.clean:.1%} to {danger.transferred:.1%}"

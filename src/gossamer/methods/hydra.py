@@ -6,6 +6,7 @@ from typing import Literal
 
 from gossamer.methods.binary import BINARY_OPTIMIZER, FromLatents, binarised, check_binary
 from gossamer.methods.checks import check_epochs, check_rate
+from gossamer.methods.sharpness import check_sharpness, with_sharpness
 from gossamer.sparsity import HeldMask, ScoreMask
 from gossamer.sparsity.binary_weights import Scale
 from gossamer.sparsity.budgets import BudgetSpec
@@ -20,7 +21,8 @@ class Hydra:
     scope, budget: as in `gossamer.sparsity.ScoreMask`. prune_epochs: None for a fifth of the recipe's epochs, as
     published (20 of 100); finetune_epochs: None for the recipe's. prune_lr, finetune_lr: learning rates as shares of
     the first phase's. Batch norms learn throughout. binary: weights -1 and +1 where they are not zero, by
-    BinaryConnect, in every phase; binary_scale: `mean` multiplies them by the layer's mean magnitude.
+    BinaryConnect, in every phase; binary_scale: `mean` multiplies them by the layer's mean magnitude. score_sharpness,
+    sharpness_warmup: the search takes its steps at perturbed scores (S2AP), as in `gossamer.methods.sharpness`.
     """
 
     density: float
@@ -32,10 +34,13 @@ class Hydra:
     finetune_lr: float = 0.1
     binary: bool = False
     binary_scale: Scale = "none"
+    score_sharpness: float = 0.0
+    sharpness_warmup: int | None = None
 
     def __post_init__(self) -> None:
         self._search()
         check_binary(self.binary_scale, binary=self.binary)
+        check_sharpness(self.score_sharpness, self.sharpness_warmup)
         check_epochs("method.prune_epochs", self.prune_epochs)
         check_epochs("method.finetune_epochs", self.finetune_epochs)
         check_rate("method.prune_lr", self.prune_lr)
@@ -57,6 +62,7 @@ class Hydra:
             sparsifier=self._search,
             start=FromLatents("pretrain.end"),
         )
+        prune = with_sharpness(prune, self.score_sharpness, self.sharpness_warmup)
         finetune = replace(
             base,
             name="finetune",

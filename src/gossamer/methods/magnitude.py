@@ -9,6 +9,8 @@ from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import HardMask
 from gossamer.sparsity.budgets import BudgetSpec, check_density
 from gossamer.sparsity.budgets import budget as make_budget
+from gossamer.sparsity.patterns import PatternSpec
+from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import FromState, Phase
 
@@ -17,6 +19,7 @@ from gossamer.training.phases import FromState, Phase
 class Magnitude:
     """Keep the weights of largest magnitude, over the whole network or layer by layer as `budget` says.
 
+    pattern: in which shapes they are kept: single weights, blocks, 2:4, ... (`gossamer.sparsity.patterns`).
     finetune_epochs: epochs of the second phase, None for the recipe's; finetune_lr: its learning rate as a share of
     the first phase's. Both phases train with the recipe's objective and schedule. Source: Han et al., NeurIPS 2015;
     under adversarial training with layer-wise budgets (`scope: layer`): the LWM baseline of Sehwag et al., NeurIPS 2020
@@ -26,12 +29,14 @@ class Magnitude:
     density: float
     scope: Literal["global", "layer"] = "global"
     budget: BudgetSpec = "uniform"
+    pattern: PatternSpec = "irregular"
     finetune_epochs: int | None = None
     finetune_lr: float = 0.1
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
         make_budget(self.budget)
+        make_pattern(self.pattern)
         check_epochs("method.finetune_epochs", self.finetune_epochs)
         check_rate("method.finetune_lr", self.finetune_lr)
 
@@ -47,7 +52,14 @@ class Magnitude:
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
             optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.finetune_lr),
-            sparsifier=partial(HardMask, density=self.density, score="magnitude", scope=self.scope, budget=self.budget),
+            sparsifier=partial(
+                HardMask,
+                density=self.density,
+                score="magnitude",
+                scope=self.scope,
+                budget=self.budget,
+                pattern=self.pattern,
+            ),
             start=FromState("pretrain.end"),
         )
         return (pretrain, finetune)

@@ -41,12 +41,28 @@ def _of_attacks(views: Sequence[RunView]) -> list[str]:
         found.append(
             "AutoAttack was rehearsed with fewer steps or queries than published: do not quote it as AutoAttack."
         )
+    found += [told for view in views if (told := _weaker_headline(view))]
     rejected = sum(outcome.rejected for outcome in outcomes)
     if rejected:
         found.append(
             f"{rejected} attacked points left the ball or the box and were not counted as adversarial examples."
         )
     return found
+
+
+def _weaker_headline(view: RunView) -> str:
+    """Return what AutoAttack left at the headline's threat, where the headline is of another attack."""
+    quoted = view.headline
+    if quoted is None or quoted.attack.startswith("autoattack"):
+        return ""
+    outcomes = [outcome for one in view.evaluations for outcome in one.attacks if outcome.threat == quoted.threat]
+    full = [outcome for outcome in outcomes if words.outcome_name(outcome) == "AutoAttack"]
+    if not full:
+        return ""
+    most = max(full, key=lambda outcome: outcome.n)
+    left = f"{words.percent(most.robust_accuracy)} {words.brackets(most.interval)} of n={most.n}"
+    weaker = words.attack_name(quoted.attack, quoted.attack_parameters)
+    return f"The headline of {view.name} is under {weaker}, n={quoted.n}; AutoAttack leaves {left}."
 
 
 def _of_comparison(views: Sequence[RunView]) -> list[str]:

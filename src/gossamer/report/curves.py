@@ -40,8 +40,8 @@ def figure(curves: Sequence[Curve]) -> Figure:
         place = runs.index(curve.run) if len(runs) > 1 else attacks.index(curve.attack)
         draw = lines.traces if len(curve.points) > 2 else lines.markers
         data += draw(label, curve.points, lines.look(place, attacks.index(curve.attack)), says=_at)
-    x = {"title": {"text": f"{curves[0].norm} eps, pixels in [0, 1]"}, "rangemode": "tozero"}
-    return lines.figure(data, x=x, y="robust accuracy")
+    radii = [float(point.x) for curve in curves for point in curve.points]
+    return lines.figure(data, x=lines.eps_axis(curves[0].norm, radii), y="robust accuracy")
 
 
 def _at(eps: float) -> str:

@@ -13,7 +13,7 @@ def part(record: EffortTable, key: str) -> Part:
         key=f"{key}-curves",
         title=f"Robust accuracy over steps, {threat}",
         figure=_figure(record),
-        note="Cumulative: broken by no attack of at most as many steps and restarts.",
+        note="Cumulative: broken by no attack of at most as many steps and restarts. Bands: 95 % intervals.",
     )
     return Part(
         key=key,

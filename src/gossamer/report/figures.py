@@ -227,8 +227,8 @@ def _menu(names: list[str]) -> Figure:
     ]
     return {
         "buttons": buttons,
-        "x": 1,
-        "xanchor": "right",
+        "x": 0,
+        "xanchor": "left",
         "y": 1.02,
         "yanchor": "bottom",
         "font": {"size": 11},

@@ -10,6 +10,9 @@ from gossamer.report.words import brackets, percent
 from gossamer.runs.protocols import Share
 from gossamer.runs.results import Interval
 
+_STEPS = (1, 2, 4, 8, 16, 32, 64)
+_TICKS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -80,6 +83,18 @@ def figure(data: list[Figure], *, x: Figure, y: str, height: int = 340, whole: b
     drawn = layout(x=x, y={"title": {"text": y}, "tickformat": ".0%", **reach}, legend=True)
     drawn["height"] = height
     return {"data": data, "layout": drawn}
+
+
+def eps_axis(norm: str, radii: Sequence[float]) -> Figure:
+    """Return the axis of eps, from 0; ticks in 255ths where every radius is a whole number of them."""
+    axis: Figure = {"title": {"text": f"{norm} eps, pixels in [0, 1]"}, "rangemode": "tozero"}
+    levels = [255 * eps for eps in radii]
+    if norm != "linf" or not levels or any(abs(level - round(level)) > 1e-6 for level in levels):
+        return axis
+    step = next((each for each in _STEPS if max(levels) / each <= _TICKS), _STEPS[-1])
+    ticks = range(0, round(max(levels)) + 1, step)
+    texts = [f"{tick}/255" if tick else "0" for tick in ticks]
+    return axis | {"tickvals": [tick / 255 for tick in ticks], "ticktext": texts}
 
 
 def _bars(points: Sequence[Point]) -> Figure:

@@ -16,7 +16,8 @@ def matching(record: MatchingTable, key: str) -> Part:
         head=("sparse network", "accuracy", "sparse", "parent", "difference", "McNemar p", "verdict"),
         rows=rows,
         texts=2,
-        note="matches: meets or exceeds its parent; falls short: the 95 % interval of the difference lies below 0.",
+        note="Matches: meets or exceeds its parent; falls short: the 95 % interval of the difference lies below 0; "
+        "undecided: between.",
     )
     attack = f"{words.attack_of(record.attack)}, {words.threat_of(record.threat)}"
     return Part(

@@ -37,7 +37,7 @@ def adversaries(record: AdversaryMatrix, key: str) -> Part:
         [text(model.kind, model.model.name), shaded(model.clean), *(shaded(share) for share in row)]
         for model, row in zip(record.models, record.accuracy, strict=True)
     ]
-    tests = [f"{each.name}, {words.threat_of(each.threat)}" for each in record.adversaries]
+    tests = [f"{words.attack_name(each.name, {})}, {words.threat_of(each.threat)}" for each in record.adversaries]
     table = Table(
         title=f"Robust accuracy, n = {record.dataset.n:,}",
         head=("trained under", "clean", *tests),
@@ -86,7 +86,7 @@ def _at_eps(record: TransferMatrix, column: int) -> Table:
         title=f"{record.norm} eps {words.radius(eps)}, n = {record.dataset.n:,}",
         head=("source ↓ target →", *(model.model.name for model in record.models)),
         rows=rows,
-        note=f"{_SHADING} ⚠: half of the white box's damage or more; ⚠⚠: more than it.",
+        note=f"{_SHADING} ⚠: half of the white box's damage or more; ⚠⚠: more than it; beyond the intervals.",
         look="heat",
     )
 
@@ -120,8 +120,7 @@ def _over_eps(record: TransferMatrix, row: int) -> Figure:
         look = lines.look(kinds.index(model.kind), second)
         label = _target(model, white_box=record.sources[row] == place)
         data += lines.traces(label, points, look, says=lambda eps: f"eps {words.radius(eps)}", band=False)
-    x = {"title": {"text": f"{record.norm} eps, pixels in [0, 1]"}, "rangemode": "tozero"}
-    return lines.figure(data, x=x, y="accuracy of targets", height=360)
+    return lines.figure(data, x=lines.eps_axis(record.norm, record.eps), y="accuracy of targets", height=360)
 
 
 def _target(model: MatrixModel, *, white_box: bool) -> str:
@@ -130,7 +129,10 @@ def _target(model: MatrixModel, *, white_box: bool) -> str:
 
 def _corrupted(row: CorruptedModel, record: CorruptionTable) -> Table:
     rows = [
-        [text(each.name, "extra: not in the mean" if each.extra else ""), *(shaded(share) for share in each.accuracy)]
+        [
+            text(each.name, "extra: not in the mean" if each.extra and record.counted < len(row.corruptions) else ""),
+            *(shaded(share) for share in each.accuracy),
+        ]
         for each in row.corruptions
     ]
     rows.append([text(f"mean of {record.counted}"), *_means(row.by_severity)])

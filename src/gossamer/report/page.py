@@ -1,8 +1,11 @@
 """How do runs become a page? Views and figures into one template; nothing on the page is fetched from elsewhere."""
 
+import base64
+import gzip
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -56,8 +59,6 @@ def write(run_paths: Sequence[Path], output: Path, *, records: Sequence[Path] = 
 
 def render(views: Sequence[RunView], others: Sequence[Measured] = (), *, command: str) -> str:
     """Return the page on the runs as HTML; others: records from outside their folders; command: that made the page."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415  (slow to import, needed here alone)
-
     measured = all_measured(views, others)
     audits = [record for record in measured if isinstance(record, Audit)]
     sections = [_section(view, number, len(views), audits) for number, view in enumerate(views)]
@@ -70,6 +71,7 @@ def render(views: Sequence[RunView], others: Sequence[Measured] = (), *, command
         "duration": words.duration,
         "attack": words.outcome_name,
         "radius": words.radius,
+        "threat": words.threat_of,
         "verdict": words.verdict,
     }
     return page.get_template("page.html").render(
@@ -83,7 +85,7 @@ def render(views: Sequence[RunView], others: Sequence[Measured] = (), *, command
         command=command,
         style=Markup(_resource("page.css")),
         script=Markup(_resource("page.js")),
-        plotly=Markup(get_plotlyjs()),
+        plotly=_packed_plotly(),
     )
 
 
@@ -114,8 +116,8 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         facts.append(("started", view.status.started))
         facts.append(("trained for", words.duration(view.status.seconds_trained)))
     if numeric:
-        threads = f"{numeric.get('threads')} threads, {numeric.get('precision')}"
-        facts.append(("machine", f"{numeric.get('device')}, {threads}"))
+        threads = f"{(count := numeric.get('threads'))} thread{'s' * (count != 1)}"
+        facts.append(("machine", f"{numeric.get('device')}, {threads}, {numeric.get('precision')}"))
     versions = [f"{key} {view.env[key]}" for key in ("gossamer", "torch", "python") if key in view.env]
     return facts + ([("versions", ", ".join(versions))] if versions else [])
 
@@ -193,6 +195,14 @@ def _method(view: RunView) -> str:
     method = view.recipe.get("method")
     name = cast("dict[str, object]", method).get("name") if isinstance(method, dict) else method
     return str(name) if name is not None else "–"
+
+
+@cache
+def _packed_plotly() -> str:
+    """Return the drawing library as base64 of gzip, the same on every day."""
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415  (slow to import, needed here alone)
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _resource(name: str) -> str:

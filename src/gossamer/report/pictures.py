@@ -11,7 +11,7 @@ from torch import Tensor
 from gossamer.report.words import percent, radius
 from gossamer.runs.panel import Panel
 
-# Noise hardly compresses: three 32x32 pictures of ten samples are 120 kB, and a page should stay below 6 MB.
+# Noise hardly compresses: three 32x32 pictures of ten samples are 120 kB, and a page should stay below 4 MB.
 _PIXELS = 240_000
 _SAMPLES = 10
 _SHOWN_WIDTH = 84

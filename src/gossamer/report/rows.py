@@ -64,7 +64,11 @@ def black_box(record: BlackBoxTable, key: str) -> Part:
         key=key,
         title=f"Black box: {words.attack_of(record.attack)}",
         says="How often does an attack succeed that sees outputs alone, on samples that are right when clean?",
-        facts=[*measured_on(record.dataset, record.seed), words.threat_of(record.threat)],
+        facts=[
+            f"drawn at random from the {record.dataset.n:,} of {record.dataset.name} {record.dataset.part}",
+            f"seed {record.seed}",
+            words.threat_of(record.threat),
+        ],
         tables=[
             Table(
                 title="Success and queries",
@@ -86,8 +90,8 @@ def ensemble(record: EnsembleTable, key: str) -> Part:
     ]
     whole = [
         [text("clean"), shared(record.clean)],
-        [text("attacked as one model: quote this"), shared(record.as_one)],
-        [text("attacked member by member: flatters"), shared(record.member_wise)],
+        [text("attacked as one model" + ": quote this" * (record.flattery >= 0)), shared(record.as_one)],
+        [text("attacked member by member" + ": flatters" * (record.flattery > 0)), shared(record.member_wise)],
     ]
     n = f"n = {record.dataset.n:,}"
     return Part(
@@ -99,7 +103,7 @@ def ensemble(record: EnsembleTable, key: str) -> Part:
             f"{words.attack_of(record.attack)}, {words.threat_of(record.threat)}",
             f"{record.parameters:,} parameters of all members",
         ],
-        sentences=[f"Attacked member by member it looks {100 * record.flattery:+.1f} points more robust than it is."],
+        sentences=[_flattery(100 * record.flattery)],
         tables=[
             Table(title=f"The ensemble, {n}", head=("accuracy", "share"), rows=whole),
             Table(
@@ -173,6 +177,13 @@ def classes(record: ClassTable, key: str) -> Part:
         charts=[chart],
         commands=commands(record.environment),
     )
+
+
+def _flattery(points: float) -> str:
+    if points < 0:
+        more = f"{-points:.1f} points more"
+        return f"Member by member breaks {more} than the attack on it as one: quote the smaller number."
+    return f"Attacked member by member it looks {points:.1f} points more robust than it is."
 
 
 def _named(name: str, shares: Mapping[str, Share]) -> str:

@@ -26,7 +26,7 @@ _AUTOATTACK = {
 }
 _FULL = {"steps": 100, "queries": 5000}
 _VERDICTS: Mapping[Verdict, str] = {"trust": "✓", "doubt": "?", "reject": "✗"}
-_COUNTS = re.compile(r"(-\d+)+$")
+_COUNTED = re.compile(r"^(.*?)(?:-(\d+))?(?:-(\d+))?$")
 
 
 def percent(share: float | None) -> str:
@@ -44,13 +44,18 @@ def brackets(interval: Interval) -> str:
 
 
 def attack_name(name: str, parameters: Mapping[str, Any]) -> str:
-    """Return "PGD-50 ×10" for 50 steps and 10 restarts; a name of no known kind is left as it is."""
+    """Return "PGD-50 ×10" for 50 steps and 10 restarts, of the name where there are no parameters.
+
+    A name of no known kind is left as it is.
+    """
     if name in _AUTOATTACK or parameters.get("version") in _AUTOATTACK.values():
         return _autoattack(name, parameters)
-    base = _COUNTS.sub("", name)
+    base, *counts = _COUNTED.findall(name)[0]
     steps, restarts = parameters.get("steps"), parameters.get("restarts")
     if steps is None and restarts is None:
-        return _NAMES.get(name, name)
+        if base not in _NAMES:
+            return name
+        steps, restarts = (count or None for count in counts)
     shown = _NAMES.get(base, base)
     return f"{shown}{f'-{steps}' if steps is not None else ''}{f' ×{restarts}' if restarts is not None else ''}"
 

@@ -8,8 +8,9 @@ from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
 from gossamer.sparsity.budgets import BudgetSpec, check_density
 from gossamer.sparsity.budgets import budget as make_budget
-from gossamer.sparsity.choose import choose
 from gossamer.sparsity.held_mask import HeldMask
+from gossamer.sparsity.patterns import IRREGULAR, PatternSpec
+from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.sparsity.protocol import Horizon
 from gossamer.sparsity.scores import score
 from gossamer.sparsity.work import settled
@@ -19,11 +20,17 @@ class HardMask(HeldMask):
     """Keep weights chosen once by score, over the whole network or layer by layer, and hold them.
 
     scope: `global` keeps int(density * N) of all; `layer` keeps what `budget` gives each layer (`uniform`,
-    {name: adaptive, p: 0.1}, ...). score: as in `gossamer.sparsity.scores`.
+    {name: adaptive, p: 0.1}, ...). pattern: in which shapes weights are kept (`gossamer.sparsity.patterns`). score: as in `gossamer.sparsity.scores`.
     """
 
     def __init__(
-        self, *, density: float, score: str = "magnitude", scope: str = "global", budget: BudgetSpec = "uniform"
+        self,
+        *,
+        density: float,
+        score: str = "magnitude",
+        scope: str = "global",
+        budget: BudgetSpec = "uniform",
+        pattern: PatternSpec = "irregular",
     ) -> None:
         if scope not in ("global", "layer"):
             raise ConfigError("method.scope", expected="global or layer", got=scope, remedy="choose one of the two")
@@ -32,6 +39,8 @@ class HardMask(HeldMask):
         self._score = score
         self._scope = scope
         self._budget = make_budget(budget)
+        self._pattern = make_pattern(pattern)
+        self.contract = "exact" if self._pattern == IRREGULAR else "at-most"
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Choose the masks from the weights as they stand, and set the rest to zero."""
@@ -40,4 +49,4 @@ class HardMask(HeldMask):
 
     def _choose(self, draws: Draws) -> Mapping[str, Tensor]:
         scores = score(self._score, self._layers, draws)
-        return choose(scores, self.density, None if self._scope == "global" else self._budget)
+        return self._pattern(scores, self.density, None if self._scope == "global" else self._budget)
