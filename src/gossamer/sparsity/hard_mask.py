@@ -20,7 +20,8 @@ class HardMask(HeldMask):
     """Keep weights chosen once by score, over the whole network or layer by layer, and hold them.
 
     scope: `global` keeps int(density * N) of all; `layer` keeps what `budget` gives each layer (`uniform`,
-    {name: adaptive, p: 0.1}, ...). pattern: in which shapes weights are kept (`gossamer.sparsity.patterns`). score: as in `gossamer.sparsity.scores`.
+    {name: adaptive, p: 0.1}, ...). pattern: in which shapes weights are kept (`gossamer.sparsity.patterns`).
+    score: as in `gossamer.sparsity.scores`.
     """
 
     def __init__(
