@@ -26,7 +26,14 @@ SAYS = {
         "Examples of dense",
     ],
     "adversaries": ["pgd linf:8/255, 7 steps m2", "48.7 % [46, 52]", "0.0 % [0.0, 0.4]", "PGD-8, linf eps 8/255"],
-    "black-box": ["Black box: ZOO", "65.0 % [58, 71]", "200 of 247 asked", "4,400", "immune 0.0 % [0.0, 1.9] 200"],
+    "black-box": [
+        "Black box: ZOO",
+        "at most 9,000 queries of a sample",
+        "65.0 % [58, 71]",
+        "200 of 247 asked",
+        "4,400",
+        "immune 0.0 % [0.0, 1.9] 200",
+    ],
     "pruning": [
         "AutoAttack, linf eps 0.031",
         "AutoAttack, linf eps 8/255",

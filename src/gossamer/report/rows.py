@@ -54,6 +54,7 @@ def black_box(record: BlackBoxTable, key: str) -> Part:
         ]
         for row in record.rows
     ]
+    asked = [sample.queries for row in record.rows for sample in row.samples]
     curves = Chart(
         key=f"{key}-queries",
         title="Success rate over queries",
@@ -68,6 +69,7 @@ def black_box(record: BlackBoxTable, key: str) -> Part:
             f"drawn at random from the {record.dataset.n:,} of {record.dataset.name} {record.dataset.part}",
             f"seed {record.seed}",
             words.threat_of(record.threat),
+            *([f"at most {max(asked):,} queries of a sample"] if asked else []),
         ],
         tables=[
             Table(
