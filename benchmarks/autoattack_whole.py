@@ -98,6 +98,10 @@ def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return model(x).argmax(dim=1) == y
 
 
+def _rank(peers: Sequence[str]) -> str:
+    return "the fastest peer" if len(peers) > 1 else "the only peer run"
+
+
 def _result(
     name: str, threat: str, seconds: dict[str, float], robust: dict[str, list[bool]], options: argparse.Namespace
 ) -> record.Result:
@@ -105,7 +109,7 @@ def _result(
     fastest = min(peers, key=lambda peer: seconds[peer], default=None)
     claims = [
         record.Claim(
-            what=f"{one}: times as fast as {fastest}, the fastest peer",
+            what=f"{one}, whole AutoAttack on {name}, n = {options.n}: times as fast as {fastest}, {_rank(peers)}",
             measured=seconds[fastest] / seconds[one],
             unit="times",
             goal=GOAL,

@@ -67,7 +67,7 @@ def section(result: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {value}" for name, value in versions.items() if name not in ("platform", "threads"))
     where = (
         f"{machine['cpu']} ({machine['instructions']}), {machine['cores']} cores, {versions['threads']} threads; "
-        f"{packages}; {result['date'][:10]}; n = {result['rounds']}; `{result['command']}`"
+        f"{packages}; {result['date'][:10]}; {result['rounds']} rounds; `{result['command']}`"
     )
     shown = [f"**{each['caption']}**\n\n{table(each['columns'], each['rows'])}" for each in result["tables"]]
     return "\n\n".join([f"### {result['title']}", where, *shown])

@@ -21,7 +21,11 @@ from gossamer.training.job import Job
 DENSITY = 0.2
 
 # What a method needs beyond its density to end within a few steps, or at all.
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"rigl": {"every": 2}, "gradual": {"every": 1}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "rigl": {"every": 2},
+    "gradual": {"every": 1},
+    "rewinding": {"rewind_epoch": 1},
+}
 # Sections of the recipe that a method or objective needs.
 SECTIONS: Mapping[str, Mapping[str, Any]] = {}
 

@@ -7,16 +7,21 @@ import torch
 from evaluation_toys import convnet, labelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import gossamer.evaluation.hunt as hunting
 from gossamer.attacks.cascade import Cascade
 from gossamer.attacks.fgsm import FGSM
 from gossamer.attacks.pgd import PGD
+from gossamer.attacks.repeats import Restarts
 from gossamer.attacks.stepwise import Rows, attack_batch
+from gossamer.attacks.transfer import Transfer
+from gossamer.data import from_tensors
 from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation import evaluate
+from gossamer.evaluation.plan import plan_of
 from gossamer.evaluation.shards import Shard, merge
+from gossamer.evaluation.trials import plan_trials
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel, per_image
 
@@ -154,6 +159,21 @@ def test_the_plan_says_what_is_evaluated(model, tmp_path):
     assert plan["schema"] == "gossamer/partial/2"
     assert plan["seed"] == 3
     assert [name for name, *_ in plan["attacks"]] == ["whole", "fgsm"]
+
+
+def test_networks_inside_wrappers_belong_to_the_plan(model):
+    x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    attack = FGSM(threat=ThreatModel("linf", 0.1))
+
+    def plan(source):
+        wrapped = Restarts(attack=Transfer(attack=attack, source=source), restarts=2)
+        return plan_of(model, from_tensors(x, y), plan_trials({"moved": wrapped}))
+
+    def source(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+
+    assert plan(source(0)) == plan(source(0)) != plan(source(1))
 
 
 def test_flags_do_not_depend_on_the_batch_size(model, undisturbed):

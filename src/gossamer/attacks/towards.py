@@ -48,7 +48,8 @@ class Towards(Wrapper):
     So whoever judges by "the model errs" counts the targets reached, and nothing else. An attack with a field
     `target` (of its own or inside a wrapper) is given the target. Any other sees a model of two classes, the
     largest logit but the target's and the target's, and is asked to leave the first; images of different targets
-    are then attacked one target after the other. An image whose label is the target counts as not reached.
+    are then attacked one target after the other; the DLR losses, and with them AutoAttack, need more classes than
+    two and are refused there. An image whose label is the target counts as not reached.
 
     target: ranked, one class for all (`Only`), or given for each image of a batch; the last only where the attack
     is called on that batch. Raises ConfigError where the target cannot be.

@@ -1,5 +1,6 @@
 """What exactly is evaluated? A description by which partial results are known to belong to an evaluation."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.data import DataSet
+from gossamer.evaluation.parts import within
 from gossamer.evaluation.trials import Trial, parameters
 from gossamer.types import Attack
 
@@ -19,7 +21,7 @@ def plan_of(model: nn.Module, dataset: DataSet, trials: Sequence[Trial], **setti
         "model": fingerprint(model),
         "data": {"checksum": dataset.checksum, "samples": _digest_of(dataset.index)},
         "attacks": [
-            [trial.name, str(trial.threat), parameters(trial.attack), _source_of(trial.attack)] for trial in trials
+            [trial.name, str(trial.threat), parameters(trial.attack), _networks_of(trial.attack)] for trial in trials
         ],
         **settings,
     }
@@ -40,10 +42,15 @@ def fingerprint(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _source_of(attack: Attack) -> str | None:
-    """Return the fingerprint of the other network an attack crafts on, where there is one."""
-    source = getattr(attack, "source", None)
-    return fingerprint(source) if isinstance(source, nn.Module) else None
+def _networks_of(attack: Attack) -> list[str]:
+    """Return the fingerprints of the other networks that an attack holds, at any depth: sources, surrogates."""
+    held = (
+        getattr(each, field.name)
+        for each in within(attack)
+        if dataclasses.is_dataclass(each)
+        for field in dataclasses.fields(each)
+    )
+    return [fingerprint(value) for value in held if isinstance(value, nn.Module)]
 
 
 def _digest_of(tensor: Tensor) -> str:
