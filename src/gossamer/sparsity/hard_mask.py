@@ -35,13 +35,12 @@ class HardMask(HeldMask):
     ) -> None:
         if scope not in ("global", "layer"):
             raise ConfigError("method.scope", expected="global or layer", got=scope, remedy="choose one of the two")
-        super().__init__()
+        self._pattern = make_pattern(pattern)
+        super().__init__(contract="exact" if self._pattern == IRREGULAR else "at-most")
         self.density = check_density(density, "method.density")
         self._score = score
         self._scope = scope
         self._budget = make_budget(budget)
-        self._pattern = make_pattern(pattern)
-        self.contract = "exact" if self._pattern == IRREGULAR else "at-most"
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Choose the masks from the weights as they stand, and set the rest to zero."""
