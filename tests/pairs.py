@@ -118,7 +118,10 @@ def assert_what_ships(opened: OpenRun, seen: Seen, images: Tensor) -> None:
     torch.testing.assert_close(eval_logits(shipped, images), seen.logits, rtol=1e-4, atol=1e-5)
     dense = {layer.name: layer.size for layer in targets(opened_dense(opened))}
     total = sum(dense.values())
-    assert final.dense_weights == total
+    assert final.dense_weights == total == opened.dense_weights()
+    with torch.no_grad():
+        twin = opened.twin()
+        assert torch.equal(twin(images), twin(images)), "the noise-free twin draws noise"
     if final.kind == "same-keys":
         kept = sum(int((layer.weight != 0).sum()) for layer in targets(shipped))
         assert kept == final.masks.kept

@@ -4,7 +4,6 @@ Which channels depend on each other, and how they are removed, is Torch-Pruning'
 """
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from gossamer.errors import ConfigError
+from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import Sparsifier, targets
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.slim import Slimmed
@@ -40,20 +40,8 @@ class Channels:
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
-        if self.finetune_epochs is not None and self.finetune_epochs < 1:
-            raise ConfigError(
-                "method.finetune_epochs",
-                expected="at least 1",
-                got=self.finetune_epochs,
-                remedy="leave it out to fine-tune as long as the first phase trains",
-            )
-        if not 0.0 < self.finetune_lr < math.inf:
-            raise ConfigError(
-                "method.finetune_lr",
-                expected="a share of the learning rate above 0",
-                got=self.finetune_lr,
-                remedy="write 0.1 for a tenth of it",
-            )
+        check_epochs("method.finetune_epochs", self.finetune_epochs)
+        check_rate("method.finetune_lr", self.finetune_lr)
         _library()
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:

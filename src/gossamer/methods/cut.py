@@ -8,6 +8,7 @@ from torch import nn
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_rate
 from gossamer.sparsity import Sparsifier, targets
+from gossamer.sparsity.masks import apply_masks
 from gossamer.sparsity.noisy_weights import rebuild
 from gossamer.sparsity.protocol import BudgetContract
 from gossamer.sparsity.thresholding import check_cut, survivors
@@ -88,7 +89,4 @@ class CutFrom:
     def __call__(self, model: nn.Module, scene: Scene) -> None:
         """Load the state and cut it; raises RunError where no phase gave it."""
         rebuild(model, scene.state(self.name))
-        layers = targets(model)
-        kept = survivors(layers, density=self.density, threshold=self.threshold)
-        for layer in layers:
-            layer.parameter.detach().masked_fill_(~kept[layer.name], 0.0)
+        apply_masks(model, survivors(targets(model), density=self.density, threshold=self.threshold))

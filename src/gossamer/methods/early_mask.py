@@ -12,10 +12,10 @@ from torch import nn
 
 from gossamer.errors import ConfigError
 from gossamer.methods.early_scores import EARLY_SCORES, enough_batches
-from gossamer.methods.rewinding import apply_masks
 from gossamer.sparsity import HeldMask
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.choose import best_of_all
+from gossamer.sparsity.masks import apply_masks
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import FromState, Phase
 from gossamer.training.scene import Scene

@@ -15,6 +15,7 @@ from gossamer.errors import ConfigError
 from gossamer.sparsity import HeldMask, Masks, targets
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.choose import best_of_all
+from gossamer.sparsity.masks import apply_masks
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase, epoch_state
 from gossamer.training.scene import Scene
@@ -53,11 +54,6 @@ class Rewinding:
             raise ConfigError(
                 "method.rounds", expected="at least 1", got=self.rounds, remedy="write 1 to cut all at once"
             )
-
-    @property
-    def parent(self) -> str:
-        """The state of the dense network that the sparse one is compared with."""
-        return f"{TRAIN}.end"
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:
         """Return SGD with momentum 0.9 and coupled decay 1e-4 (unstated in the thesis; the default of open_lth)."""
@@ -117,10 +113,3 @@ class Rewind:
         drawn = scene.draws.at("random mask", name).uniform(weight.shape)
         # What an earlier round cut stays cut.
         return torch.where(weight == 0, -1.0, drawn)
-
-
-@torch.no_grad()
-def apply_masks(model: nn.Module, masks: Masks) -> None:
-    """Set the weights of a plain model outside the masks to zero."""
-    for layer in targets(model):
-        layer.parameter.masked_fill_(~masks[layer.name].to(layer.parameter.device), 0.0)

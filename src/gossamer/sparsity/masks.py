@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
+from gossamer.sparsity.targets import targets
 
 
 class Masks(Mapping[str, Tensor]):
@@ -80,3 +81,10 @@ class Masks(Mapping[str, Tensor]):
 def intersect(first: Masks, second: Masks) -> Masks:
     """Return the weights that both keep; both must name the same tensors."""
     return Masks({name: mask & second[name] for name, mask in first.items()})
+
+
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: Masks) -> None:
+    """Set the weights of a plain model outside the masks to zero."""
+    for layer in targets(model):
+        layer.parameter.masked_fill_(~masks[layer.name].to(layer.parameter.device), 0.0)

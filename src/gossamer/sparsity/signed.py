@@ -5,6 +5,7 @@ theta > 0. This is what Deep Rewiring (Bellec et al., ICLR 2018) and Bayesian co
 Legenstein, ICML 2021) share.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -36,7 +37,7 @@ class Signed(nn.Module):
         return torch.relu(theta) * self.sign
 
 
-class SignedWeights(NoSparsifier):
+class SignedWeights(NoSparsifier, ABC):
     """What sparsifiers of signed weights share; one of them says how theta begins, moves by itself, and is redrawn.
 
     An optimiser that holds the weights trains theta.
@@ -106,17 +107,17 @@ class SignedWeights(NoSparsifier):
     def _plan(self) -> None:
         """Count what the layers hold; raises ConfigError for a budget that cannot be."""
 
+    @abstractmethod
     def _draw_theta(self, layer: Target) -> Tensor:
         """Return the first theta of a layer, in its shape, on its device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _perturb(self, draws: Draws) -> None:
         """Move theta by what is not the optimiser's: noise, and drift towards zero."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _missing(self, active: list[int], draws: Draws) -> list[int]:
         """Return how many connections each layer is to be given; active: how many each has."""
-        raise NotImplementedError
 
     def _within_budget(self, masks: Masks) -> Masks:
         return masks
