@@ -1,0 +1,143 @@
+"""Which runs does the table of all methods hold? Recipes, what is changed in them, the controls, and two scales."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gossamer.recipe.load import load_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    recipe: a shipped one; settings: what is changed in it; control: the row it is held against; why: what explains a
+    row that stays behind its control, if something does.
+    """
+
+    name: str
+    recipe: str
+    settings: Sequence[str] = ()
+    control: str | None = "random"
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """One attack that every run undergoes, on its first n test images; None: on all."""
+
+    name: str
+    n: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What one table is made of. settings: said of every row; epochs: what all counts of epochs are multiplied by."""
+
+    title: str
+    rows: Sequence[Row]
+    attacks: Sequence[Attack]
+    seeds: Sequence[int]
+    settings: Sequence[str] = ()
+    epochs: float = 1.0
+
+
+_DENSE = (
+    Row(name="natural", recipe="dense/digits-natural", control=None),
+    Row(name="dense", recipe="dense/digits-robust", control=None),
+    Row(name="dense, binary", recipe="dense/digits-binary", control="dense"),
+    Row(name="pni", recipe="pni/digits", control="dense"),
+)
+
+_SPARSE = tuple(
+    Row(name=name, recipe=f"{name}/digits-90", control=None if name == "random" else "random")
+    for name in (
+        "random",
+        "bcs",
+        "deep-r",
+        "soft-deep-r",
+        "set",
+        "rigl",
+        "flying-bird",
+        "gradual",
+        "magnitude",
+        "lwm",
+        "hydra",
+        "harp",
+        "mad",
+        "twinrep",
+        "pwoa",
+        "robust-admm",
+        "one-shot-admm",
+        "atmc",
+        "rewinding",
+        "early-mask",
+        "edge-popup",
+        "robust-subnet",
+        "scratch-ticket",
+        "rsr",
+        "lasso",
+    )
+)
+
+_VARIANTS = (
+    Row(name="bcs, l1", recipe="bcs/digits-90", settings=("method.penalty=l1",)),
+    Row(name="flying-bird, plus", recipe="flying-bird/digits-90", settings=("method.plus=true",)),
+    Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",)),
+    Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",)),
+    Row(name="harp, rates alone", recipe="harp/digits-90", settings=("method.learn=rates",)),
+    Row(name="early-mask, grasp", recipe="early-mask/digits-90", settings=("method.score=grasp",)),
+    Row(name="early-mask, synflow", recipe="early-mask/digits-90", settings=("method.score=synflow",)),
+    Row(name="rewinding, random", recipe="rewinding/digits-90", settings=("method.choose=random",)),
+    Row(name="scratch-ticket, switch", recipe="scratch-ticket/digits-switch"),
+    Row(name="channels, 50 %", recipe="channels/digits-50", control="dense"),
+)
+
+SCALES: Mapping[str, Scale] = {
+    "digits": Scale(
+        title="Every method on 8x8 digits, l_inf 0.15, 90 % of the weights removed",
+        rows=(*_DENSE, *_SPARSE, *_VARIANTS),
+        attacks=(Attack(name="pgd-50-10"), Attack(name="autoattack", n=100)),
+        seeds=(0, 1, 2, 3, 4),
+    ),
+    "cifar10": Scale(
+        title="Every method on 6,400 CIFAR-10 images, l_inf 8/255, 90 % of the weights removed, a third of the epochs",
+        rows=(*_DENSE, *_SPARSE, *_VARIANTS),
+        attacks=(Attack(name="pgd-50-10", n=500),),
+        seeds=(0,),
+        settings=(
+            "data={name: cifar10, train_n: 6400, augmentation: {flip: 0.5, shift: 0.1}}",
+            "threat=linf:8/255",
+            "attack.steps=3",
+            "attack.step=4/255",
+        ),
+        epochs=1 / 3,
+    ),
+}
+
+
+def settings(row: Row, scale: Scale, seed: int) -> list[str]:
+    """Return what is changed in a row's recipe for one run; raises ConfigError for a recipe that is none."""
+    return [
+        f"seed={seed}",
+        "machine.threads=1",
+        "evaluation=[]",
+        *(said for said in scale.settings if not (said.startswith("attack.") and _is_natural(row))),
+        *row.settings,
+        *_epochs(row, scale),
+    ]
+
+
+def _is_natural(row: Row) -> bool:
+    return load_recipe(row.recipe).objective.name == "natural"
+
+
+def _epochs(row: Row, scale: Scale) -> list[str]:
+    """Return every count of epochs that a recipe says, at the table's scale, at least 1."""
+    if scale.epochs == 1.0:
+        return []
+    recipe: dict[str, Any] = load_recipe(row.recipe, row.settings).model_dump(mode="json")
+    said = {f"method.{name}": value for name, value in recipe["method"].items() if name.endswith(("epochs", "epoch"))}
+    said["training.epochs"] = recipe["training"]["epochs"]
+    counts = {name: value for name, value in said.items() if isinstance(value, int) and value > 0}
+    return [f"{name}={max(1, round(value * scale.epochs))}" for name, value in counts.items()]

@@ -1,0 +1,252 @@
+"""What does every method reach? Trains, attacks and tabulates all of them at one scale; stopped, it goes on."""
+
+import argparse
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import method_rows
+import record
+from gossamer.recipe.load import load_recipe, to_yaml
+from gossamer.runs import atomic
+from method_rows import SCALES, Attack, Row, Scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What one run reached. robust: by attack; nonzero: by layer; seconds: of processor time, training alone."""
+
+    row: Row
+    seed: int
+    clean: float
+    robust: Mapping[str, float]
+    n: Mapping[str, int]
+    density: float
+    work_ratio: float
+    nonzero: Mapping[str, int]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as values that JSON has."""
+        return {**vars(self), "row": self.row.name, "recipe": self.row.recipe, "settings": list(self.row.settings)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make what is missing, then write results/methods-SCALE.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=sorted(SCALES), default="digits")
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the scale")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="make no others")
+    parser.add_argument("--runs", type=Path, required=True, help="where runs lie, and what is known of them")
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--no-runs", action="store_true", help="tabulate what is there")
+    parser.add_argument("--results", type=Path, default=record.RESULTS)
+    options = parser.parse_args(arguments)
+    scale, load = SCALES[options.scale], os.getloadavg()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    seeds = scale.seeds if options.seeds is None else options.seeds
+    jobs = [Job(row=row, seed=seed, scale=scale, runs=options.runs) for seed in seeds for row in scale.rows]
+    if not options.no_runs:
+        chosen = [job for job in jobs if options.only is None or job.row.name in options.only]
+        with ThreadPoolExecutor(options.processes) as pool:
+            for said in pool.map(Job.make, chosen):
+                print(said, flush=True)
+    made = [job.made() for job in jobs if job.complete]
+    record.write(result(options.scale, scale, made), options.results, load=load)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of the table, with its evaluations beside it."""
+
+    row: Row
+    seed: int
+    scale: Scale
+    runs: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return f"{re.sub('[^a-z0-9]+', '-', self.row.name.lower()).strip('-')}-seed{self.seed}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is trained and attacked by everything."""
+        return self._cost.exists() and all(self._evaluation(attack).exists() for attack in self.scale.attacks)
+
+    def make(self) -> str:
+        """Train and attack what is missing; return a line that says how it went."""
+        settings = method_rows.settings(self.row, self.scale, self.seed)
+        folder = self.runs / self.name
+        stored = folder / "recipe.yaml"
+        if stored.exists() and stored.read_text(encoding="utf-8") != to_yaml(load_recipe(self.row.recipe, settings)):
+            return f"{self.name}: made by another recipe; remove it and what lies beside it to make it again"
+        if not self._trained(folder):
+            flags = [part for setting in settings for part in ("--set", setting)]
+            code, seconds = self._run(["train", self.row.recipe, *flags, "--out", str(folder)])
+            atomic.write_json(self._cost, {"seconds": self._seconds() + seconds})
+            if code:
+                return f"{self.name}: training ended with {code}"
+        for attack in self.scale.attacks:
+            if not self._evaluation(attack).exists() and (code := self._attack(folder, attack)):
+                return f"{self.name}: {attack.name} ended with {code}"
+        made = self.made()
+        return f"{self.name}: {made.clean:.3f} clean, robust {dict(made.robust)}, {made.seconds:.0f} s"
+
+    def made(self) -> Made:
+        """Return what the run reached."""
+        found = {attack.name: atomic.read_json(self._evaluation(attack)) for attack in self.scale.attacks}
+        network = atomic.read_json(self.runs / self.name / "results" / "network.json")
+        first = found[self.scale.attacks[0].name]
+        return Made(
+            row=self.row,
+            seed=self.seed,
+            clean=first["clean_accuracy"],
+            robust={name: each["robust_accuracy"] for name, each in found.items()},
+            n={name: each["n"] for name, each in found.items()},
+            density=first["density"],
+            work_ratio=network["work_ratio"],
+            nonzero={layer["name"].removesuffix(".weight"): layer["nonzero"] for layer in network["layers"]},
+            seconds=self._seconds(),
+        )
+
+    @staticmethod
+    def _trained(folder: Path) -> bool:
+        status = folder / "status.json"
+        return status.exists() and atomic.read_json(status)["state"] == "done"
+
+    @property
+    def _cost(self) -> Path:
+        return self.runs / f"{self.name}.cost.json"
+
+    def _evaluation(self, attack: Attack) -> Path:
+        return self.runs / f"{self.name}.{attack.name}.json"
+
+    def _seconds(self) -> float:
+        return atomic.read_json(self._cost)["seconds"] if self._cost.exists() else 0.0
+
+    def _attack(self, folder: Path, attack: Attack) -> int:
+        size = [] if attack.n is None else ["--n", str(attack.n)]
+        target = self._evaluation(attack)
+        return self._run(["evaluate", str(folder), "--attack", attack.name, *size, "--json", str(target)])[0]
+
+    def _run(self, command: Sequence[str]) -> tuple[int, float]:
+        """Run a command of the program on one thread; return its exit status and processor seconds."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with (self.runs / f"{self.name}.log").open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gossamer", *command], stdout=log, stderr=log, env=environment
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+        return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+
+
+def result(name: str, scale: Scale, made: Sequence[Made]) -> record.Result:
+    """Return the record of a scale: the table, nonzeros by layer, and every run."""
+    groups = {row.name: [each for each in made if each.row.name == row.name] for row in scale.rows}
+    groups = {name: runs for name, runs in groups.items() if runs}
+    return record.Result(
+        name=f"methods-{name}",
+        title=scale.title,
+        rounds=max((len(runs) for runs in groups.values()), default=0),
+        claims=(),
+        tables=[_reached(groups, scale), _layers(groups)],
+        details={"runs": [each.to_json() for each in made], "settings": list(scale.settings), "epochs": scale.epochs},
+        threads=1,
+    )
+
+
+def _reached(groups: Mapping[str, Sequence[Made]], scale: Scale) -> record.Table:
+    first = scale.attacks[0].name
+    rows: list[list[record.Cell]] = []
+    for name, runs in groups.items():
+        attacked = [_spread([run.robust[attack.name] for run in runs]) for attack in scale.attacks]
+        rows.append(
+            [
+                name,
+                len(runs),
+                _mean(runs, "density", 4),
+                _mean(runs, "work_ratio", 2),
+                _spread([run.clean for run in runs]),
+                *attacked,
+                *_against(runs, groups.get(runs[0].row.control or "", ()), first),
+                round(statistics.mean(run.seconds for run in runs)),
+                runs[0].row.why,
+            ]
+        )
+    sizes = {attack.name: next(iter(groups.values()))[0].n[attack.name] for attack in scale.attacks} if groups else {}
+    return record.Table(
+        caption=(
+            "Accuracy in %, mean over seeds ± standard deviation. Against its control (random masks for sparse "
+            f"networks, the dense one for others), under {first}: the difference of means, and ahead or behind where "
+            "that is more than twice its standard error, over seeds, or over images where one seed is all. Work ratio: "
+            "dense multiply-adds by kept ones. Seconds: processor time of training, one thread."
+        ),
+        columns=(
+            "method",
+            "seeds",
+            "density",
+            "work ratio",
+            "clean",
+            *(f"{name}, n={n}" for name, n in sizes.items()),
+            "against control",
+            "verdict",
+            "seconds",
+            "why behind",
+        ),
+        rows=rows,
+    )
+
+
+def _layers(groups: Mapping[str, Sequence[Made]]) -> record.Table:
+    layers = list(dict.fromkeys(name for runs in groups.values() for name in runs[0].nonzero))
+    rows: list[list[record.Cell]] = []
+    for name, runs in groups.items():
+        kept = {layer: [run.nonzero[layer] for run in runs if layer in run.nonzero] for layer in layers}
+        means = [round(statistics.mean(counts)) if counts else None for counts in kept.values()]
+        rows.append([name, *means])
+    return record.Table(caption="Nonzero weights by layer, mean over seeds", columns=("method", *layers), rows=rows)
+
+
+def _against(runs: Sequence[Made], control: Sequence[Made], attack: str) -> tuple[str, str]:
+    """Return the difference to the control in points, and the verdict."""
+    if not control:
+        return "", ""
+    gain = _robust(runs, attack) - _robust(control, attack)
+    error = math.hypot(_error(runs, attack), _error(control, attack))
+    verdict = "ahead" if gain > 2 * error else "behind" if gain < -2 * error else "within"
+    return f"{100 * gain:+.1f}", verdict
+
+
+def _robust(runs: Sequence[Made], attack: str) -> float:
+    return statistics.mean(run.robust[attack] for run in runs)
+
+
+def _error(runs: Sequence[Made], attack: str) -> float:
+    """Return the standard error of a mean over seeds; of one seed, that of its share of n images."""
+    if len(runs) > 1:
+        return statistics.stdev(run.robust[attack] for run in runs) / math.sqrt(len(runs))
+    share, n = runs[0].robust[attack], runs[0].n[attack]
+    return math.sqrt(share * (1 - share) / n)
+
+
+def _spread(shares: Sequence[float]) -> str:
+    mean = f"{100 * statistics.mean(shares):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else mean
+
+
+def _mean(runs: Sequence[Made], what: str, digits: int) -> float:
+    return round(statistics.mean(getattr(run, what) for run in runs), digits)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
