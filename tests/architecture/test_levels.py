@@ -16,6 +16,7 @@ LEVELS = (
     ("recipe",),
     ("sweep",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 FOUNDATION = set(LEVELS[0])
