@@ -11,14 +11,16 @@ from gossamer.recipe.load import load_recipe
 class Row:
     """One line of the table.
 
-    recipe: a shipped one; settings: what is changed in it; control: the row it is held against; why: what explains a
-    row that stays behind its control, if something does.
+    recipe: a shipped one; settings: what is changed in it; control: the row it is held against; page: of
+    docs/methods, where it is not called after the recipe's folder; why: what explains a row that stays behind its
+    control, if something does.
     """
 
     name: str
     recipe: str
     settings: Sequence[str] = ()
     control: str | None = "random"
+    page: str = ""
     why: str = ""
 
 
@@ -45,12 +47,19 @@ class Scale:
 _DENSE = (
     Row(name="natural", recipe="dense/digits-natural", control=None),
     Row(name="dense", recipe="dense/digits-robust", control=None),
-    Row(name="dense, binary", recipe="dense/digits-binary", control="dense"),
-    Row(name="pni", recipe="pni/digits", control="dense"),
+    Row(name="dense, binary", recipe="dense/digits-binary", control="dense", page="binary-connect"),
+    Row(name="pni", recipe="pni/digits", control="dense", page="pni"),
 )
 
+_PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm": "magnitude"}
+
 _SPARSE = tuple(
-    Row(name=name, recipe=f"{name}/digits-90", control=None if name == "random" else "random")
+    Row(
+        name=name,
+        recipe=f"{name}/digits-90",
+        control=None if name == "random" else "random",
+        page=_PAGES.get(name, name),
+    )
     for name in (
         "random",
         "bcs",
@@ -81,16 +90,18 @@ _SPARSE = tuple(
 )
 
 _VARIANTS = (
-    Row(name="bcs, l1", recipe="bcs/digits-90", settings=("method.penalty=l1",)),
-    Row(name="flying-bird, plus", recipe="flying-bird/digits-90", settings=("method.plus=true",)),
-    Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",)),
-    Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",)),
-    Row(name="harp, rates alone", recipe="harp/digits-90", settings=("method.learn=rates",)),
-    Row(name="early-mask, grasp", recipe="early-mask/digits-90", settings=("method.score=grasp",)),
-    Row(name="early-mask, synflow", recipe="early-mask/digits-90", settings=("method.score=synflow",)),
-    Row(name="rewinding, random", recipe="rewinding/digits-90", settings=("method.choose=random",)),
-    Row(name="scratch-ticket, switch", recipe="scratch-ticket/digits-switch"),
-    Row(name="channels, 50 %", recipe="channels/digits-50", control="dense"),
+    Row(name="bcs, l1", recipe="bcs/digits-90", settings=("method.penalty=l1",), page="bcs"),
+    Row(name="flying-bird, plus", recipe="flying-bird/digits-90", settings=("method.plus=true",), page="flying-bird"),
+    Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",), page="s2ap"),
+    Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",), page="harp"),
+    Row(name="harp, rates alone", recipe="harp/digits-90", settings=("method.learn=rates",), page="harp"),
+    Row(name="early-mask, grasp", recipe="early-mask/digits-90", settings=("method.score=grasp",), page="early-mask"),
+    Row(
+        name="early-mask, synflow", recipe="early-mask/digits-90", settings=("method.score=synflow",), page="early-mask"
+    ),
+    Row(name="rewinding, random", recipe="rewinding/digits-90", settings=("method.choose=random",), page="rewinding"),
+    Row(name="scratch-ticket, switch", recipe="scratch-ticket/digits-switch", page="scratch-ticket"),
+    Row(name="channels, 50 %", recipe="channels/digits-50", control="dense", page="channels"),
 )
 
 SCALES: Mapping[str, Scale] = {

@@ -11,7 +11,9 @@ from contestants import Contestant, Part
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("script", ["adversarial_step", "import_time", "demo", "tables"])
+@pytest.mark.parametrize(
+    "script", ["adversarial_step", "import_time", "demo", "tables", "sharding", "methods_table", "method_pages"]
+)
 def test_a_script_says_what_it_measures_without_the_peers(script):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{script}.py"), "--help"], capture_output=True, text=True, check=False

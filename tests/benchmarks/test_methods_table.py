@@ -1,0 +1,84 @@
+import pytest
+
+import method_pages
+import method_rows
+import methods_table
+from gossamer.recipe.load import load_recipe
+from method_rows import SCALES, Row
+
+ROWS = [(name, row) for name, scale in SCALES.items() for row in scale.rows]
+
+
+@pytest.mark.parametrize(("scale", "row"), ROWS, ids=[f"{name}-{row.name}" for name, row in ROWS])
+def test_every_row_is_a_recipe_that_can_be_trained(scale, row):
+    recipe = load_recipe(row.recipe, method_rows.settings(row, SCALES[scale], 3))
+    assert (recipe.seed, recipe.evaluation, recipe.machine.threads) == (3, (), 1)
+    assert recipe.data.name == scale
+    assert row.control is None or row.control in {other.name for other in SCALES[scale].rows}
+    assert not row.page or (method_pages.PAGES / f"{row.page}.md").exists()
+
+
+def test_epochs_of_every_phase_shrink_together():
+    row = Row(name="hydra", recipe="hydra/digits-90")
+    recipe = load_recipe(row.recipe, method_rows.settings(row, SCALES["cifar10"], 0))
+    assert (recipe.training.epochs, recipe.method.prune_epochs, recipe.method.finetune_epochs) == (5, 3, 10)
+
+
+def made(name, seed, robust, control="random"):
+    return methods_table.Made(
+        row=Row(name=name, recipe=f"{name}/digits-90", control=control),
+        seed=seed,
+        clean=0.9,
+        robust={"pgd-50-10": robust, "autoattack": robust},
+        n={"pgd-50-10": 100, "autoattack": 50},
+        density=0.1,
+        work_ratio=10.0,
+        nonzero={"conv1": 8, "fc": 2},
+        seconds=60.0,
+    )
+
+
+def reached(runs):
+    [table, layers] = methods_table.result("digits", SCALES["digits"], runs).tables
+    return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}, layers
+
+
+@pytest.mark.parametrize(("robust", "verdict"), [(0.8, "ahead"), (0.51, "within"), (0.2, "behind")])
+def test_a_method_is_held_against_its_control_beyond_the_spread(robust, verdict):
+    runs = [made("random", seed, 0.5 + 0.02 * seed, None) for seed in (0, 1)]
+    runs += [made("bcs", seed, robust + 0.02 * seed) for seed in (0, 1)]
+    rows, layers = reached(runs)
+    # Means differ by robust - 0.5; each has a standard error of 0.01, their difference one of 0.0141.
+    assert rows["bcs"]["verdict"] == verdict
+    assert rows["bcs"]["against control"] == f"{100 * (robust - 0.5):+.1f}"
+    assert rows["bcs"]["pgd-50-10, n=100"] == f"{100 * robust + 1:.1f} ± 1.4"
+    assert (rows["random"]["against control"], rows["random"]["verdict"]) == ("", "")
+    assert list(layers.rows[1]) == ["bcs", 8, 2]
+
+
+def test_one_seed_is_as_sure_as_its_images():
+    rows, _ = reached([made("random", 0, 0.5, None), made("bcs", 0, 0.6)])
+    assert rows["bcs"]["verdict"] == "within"  # 0.1 against 2 * sqrt(0.0025 + 0.0024)
+    rows, _ = reached([made("random", 0, 0.5, None), made("bcs", 0, 0.65)])
+    assert rows["bcs"]["verdict"] == "ahead"
+
+
+def test_pages_hold_their_rows_and_pictures_and_stay_when_written_again(tmp_path, capsys):
+    page = tmp_path / "small-dense.md"
+    page.write_text("# Controls\n")
+    runs = [made("random", 0, 0.5, None), made("dense", 0, 0.6, None), made("bcs", 0, 0.6)]
+    methods_table.record.write(methods_table.result("digits", SCALES["digits"], runs), tmp_path)
+    (tmp_path / "random.md").write_text("# Random masks\n")
+    (tmp_path / "bcs.md").write_text("# BCS\n\n## Cost\n\nLittle.\n")
+    arguments = ["--results", str(tmp_path), "--pages", str(tmp_path)]
+    assert method_pages.main([*arguments, "--check"]) == 1
+    assert "bcs.md: out of date" in capsys.readouterr().out
+    assert method_pages.main(arguments) == 0
+    assert method_pages.main([*arguments, "--check"]) == 0
+    text = (tmp_path / "bcs.md").read_text()
+    assert text.startswith("# BCS\n\n## Cost\n\nLittle.\n\n## Measured\n")
+    assert "| bcs | 1 | 0.1 |" in text
+    drawn = (tmp_path / "pictures" / "bcs.svg").read_text()
+    assert drawn.startswith("<svg ")
+    assert drawn.count("<rect") == 1 + 2 * 2 + 2
+    assert page.read_text() == "# Controls\n"
