@@ -68,6 +68,7 @@ _SPARSE = tuple(
         "set",
         "rigl",
         "flying-bird",
+        "robust-bird",
         "gradual",
         "magnitude",
         "lwm",

@@ -61,7 +61,7 @@ def test_robust_admm_has_the_published_phases() -> None:
     )
     assert isinstance(admm.sparsifier(), ADMM)
     assert admm.sparsifier().splitting.rho == 1e-3  # type: ignore[attr-defined]
-    assert retrain.sparsifier is HeldMask
+    assert isinstance(retrain.sparsifier(), HeldMask)
 
 
 def test_the_rate_of_admm_starts_anew_in_each_period_and_drops_in_thirds_of_it() -> None:
@@ -278,3 +278,8 @@ def test_the_sparsifier_of_one_shot_admm_is_told_the_plan() -> None:
     assert isinstance(sparsifier, TightenedADMM)
     assert sparsifier.present_density == 1.0
     assert torch.equal(sparsifier.state_dict()["position"], torch.tensor(0.0, dtype=torch.float64))
+
+
+def test_filters_keep_at_most_their_density_through_retraining() -> None:
+    assert phases("robust-admm", pattern="filter")[-1].sparsifier().contract == "at-most"
+    assert phases("robust-admm")[-1].sparsifier().contract == "exact"

@@ -60,6 +60,20 @@ def test_linear_layers_stay_dense_or_not_within_the_same_budget_and_runs_resume(
     assert set(kept) == {layer.name for layer in targets(small.network())}
 
 
+def test_whole_filters_go_and_linear_layers_stay(tmp_path: Path) -> None:
+    values = pairs.recipe("pwoa", "adversarial")
+    values["method"] = {**values["method"], "density": 0.5, "pattern": "filter", "admm_epochs": 1}
+    seen = pairs.run_pair(values, tmp_path)
+    assert seen.contract == "at-most"
+    assert seen.finalised is not None
+    masks = seen.finalised.masks
+    filters = {name: mask.flatten(1) for name, mask in masks.items() if name != "fc.weight"}
+    assert all(torch.equal(mask.any(dim=1), mask.all(dim=1)) for mask in filters.values())
+    assert all(0 < int(mask.any(dim=1).sum()) < len(mask) for mask in filters.values())
+    assert bool(masks["fc.weight"].all())
+    assert 0.45 * masks.total < masks.kept <= 0.5 * masks.total
+
+
 def test_batches_cannot_be_attacked_without_an_attack() -> None:
     with pytest.raises(ConfigError, match=r"method\.mix_ratio: expected 0 where the objective has no training attack"):
         PwoA(density=0.1, mix_ratio=0.5).phases(small.phase(attack=None), "digits-cnn")
@@ -69,6 +83,7 @@ def test_batches_cannot_be_attacked_without_an_attack() -> None:
     ("options", "field"),
     [
         ({"density": 0.0}, "method.density"),
+        ({"pattern": "rows"}, "method.pattern"),
         ({"rho": 0.0}, "method.rho"),
         ({"update_every": 0}, "method.interval"),
         ({"mix_ratio": 1.5}, "method.mix_ratio"),

@@ -7,6 +7,7 @@ from torch import Tensor
 import phases_on_digits as small
 from gossamer.errors import ConfigError
 from gossamer.methods.rewinding import Rewinding
+from gossamer.objectives.fast_at import FastAT
 from gossamer.runs import atomic
 from gossamer.training.phases import Phase
 from gossamer.training.run import run_phases
@@ -73,6 +74,27 @@ def test_the_random_control_cuts_as_many_at_the_same_epoch_but_others(tmp_path: 
     assert all(bool(((first[name] != 0) | (second[name] == 0)).all()) for name in KERNELS)
 
 
+def test_relative_magnitudes_are_measured_by_the_mean_of_their_layer(tmp_path: Path) -> None:
+    phases, states = trained(tmp_path, Rewinding(density=0.1, rewind_epoch=0, choose="relative"))
+    begun, end = start_of(phases, "round-1", tmp_path, states), states["train.end"]
+    relative = torch.cat([(end[name].abs() / end[name].abs().mean()).flatten() for name in KERNELS])
+    kept = torch.cat([(begun[name] != 0).flatten() for name in KERNELS])
+    assert int(kept.sum()) == int(0.1 * ALL)
+    assert float(relative[kept].min()) >= float(relative[~kept].max())
+    assert not torch.equal(kept, torch.cat([end[name].abs().flatten() for name in KERNELS]).argsort() >= ALL - 5865)
+
+
+def test_the_mask_may_be_drawn_by_a_cheaper_training_at_another_rate() -> None:
+    base = small.phase(epochs=4, select="held_out/pgd")
+    method = Rewinding(density=0.1, rewind_epoch=0, draw="fgsm", draw_lr=0.1)
+    dense, retrain = method.phases(base, "digits-cnn")
+    assert (dense.objective, dense.select, dense.publish) == (FastAT(), None, (0,))
+    assert dense.optimizer.lr == pytest.approx(0.1 * base.optimizer.lr)
+    assert (retrain.objective, retrain.attack, retrain.optimizer) == (base.objective, base.attack, base.optimizer)
+    assert Rewinding(density=0.1, rewind_epoch=0, draw="natural").phases(base, "digits-cnn")[0].attack is None
+    assert Rewinding(density=0.1, rewind_epoch=0).phases(base, "digits-cnn")[0].objective == base.objective
+
+
 def test_a_continued_schedule_trains_what_is_left_at_its_rates() -> None:
     base = small.phase(epochs=8, schedule=Steps(milestones=(0.5,)))
     retrain = Rewinding(density=0.1, rewind_epoch=3, schedule="continued").phases(base, "digits-cnn")[1]
@@ -90,6 +112,7 @@ def test_a_continued_schedule_trains_what_is_left_at_its_rates() -> None:
         ({"density": 0.1, "rewind_epoch": -1}, "method.rewind_epoch"),
         ({"density": 0.1, "rewind_epoch": 2}, "method.rewind_epoch"),
         ({"density": 0.1, "rounds": 0}, "method.rounds"),
+        ({"density": 0.1, "draw_lr": 0.0}, "method.draw_lr"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, float], field: str) -> None:

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs, check_rate
-from gossamer.methods.robust_admm import DenseLinear, Sawtooth
+from gossamer.methods.robust_admm import Sawtooth, constraint
 from gossamer.objectives.distillation import Distillation
 from gossamer.sparsity import HeldMask
 from gossamer.sparsity.budgets import BudgetSpec
-from gossamer.sparsity.budgets import budget as make_budget
+from gossamer.sparsity.patterns import PatternSpec
 from gossamer.sparsity.pwoa import EpochwiseADMM
 from gossamer.sparsity.sets import Sparse
 from gossamer.training.optimizers import OptimizerSpec
@@ -26,15 +27,17 @@ TEACHER = "pretrain.end"
 class PwoA:
     """Three phases: `pretrain`, the robust teacher, by the recipe; `admm` and `finetune` on clean images, taught by it.
 
-    density: of the whole network; linear: linear layers stay dense, and convolutions share what is left, or are pruned
-    alike; budget: what each layer keeps. distillation: weight of the teacher, None for the number of classes (10 and
-    100, as published); lambda_x, lambda_y: of the bottleneck terms while fine-tuning (published: 2e-5, 1e-4 for
-    CIFAR-10; 5e-7, 2e-6 for CIFAR-100; 2e-4, 5e-5 for MNIST). rho, rho_factor, rho_most, update_every, restart: see
-    `gossamer.sparsity.pwoa`. mix_ratio: share of batches attacked in both phases; 0 is the method proper. admm_epochs,
-    finetune_epochs: None for half the recipe's and the recipe's; admm_lr, finetune_lr: shares of the recipe's rate.
+    density: of the whole network; pattern: irregular, column, filter, or any other; linear: linear layers stay dense,
+    and convolutions share what is left, or are pruned alike; budget: what each layer keeps. distillation: weight of
+    the teacher, None for the number of classes (10 and 100, as published); lambda_x, lambda_y: of the bottleneck terms
+    while fine-tuning (published: 2e-5, 1e-4 for CIFAR-10; 5e-7, 2e-6 for CIFAR-100; 2e-4, 5e-5 for MNIST). rho,
+    rho_factor, rho_most, update_every, restart: see `gossamer.sparsity.pwoa`. mix_ratio: share of batches attacked in
+    both phases; 0 is the method proper. admm_epochs, finetune_epochs: None for half the recipe's and the recipe's;
+    admm_lr, finetune_lr: shares of the recipe's rate.
     """
 
     density: float
+    pattern: PatternSpec = "irregular"
     linear: Literal["dense", "pruned"] = "dense"
     budget: BudgetSpec = "uniform"
     distillation: float | None = None
@@ -102,7 +105,7 @@ class PwoA:
             objective=self._objective(bottleneck=True),
             optimizer=replace(base.optimizer, lr=rate * self.finetune_lr),
             schedule=Cosine(floor=8e-6),
-            sparsifier=HeldMask,
+            sparsifier=partial(HeldMask, contract=self._constraint().contract),
             start=FromState("admm.end"),
         )
         return (pretrain, admm, finetune)
@@ -116,11 +119,13 @@ class PwoA:
             mix_ratio=self.mix_ratio,
         )
 
+    def _constraint(self) -> Sparse:
+        return constraint(self.pattern, self.budget, self.linear)
+
     def _draw(self) -> EpochwiseADMM:
-        budget = make_budget(self.budget)
         return EpochwiseADMM(
             density=self.density,
-            constraint=Sparse(budget=DenseLinear(then=budget) if self.linear == "dense" else budget),
+            constraint=self._constraint(),
             rho=self.rho,
             rho_factor=self.rho_factor,
             most=self.rho_most,

@@ -26,6 +26,7 @@ from gossamer.methods.random import Random
 from gossamer.methods.rewinding import Rewinding
 from gossamer.methods.rigl import RigL
 from gossamer.methods.robust_admm import RobustADMM
+from gossamer.methods.robust_bird import RobustBird
 from gossamer.methods.robust_subnet import RobustSubnet
 from gossamer.methods.rsr import RSR
 from gossamer.methods.scratch_ticket import ScratchTicket
@@ -118,6 +119,10 @@ METHODS: Mapping[str, MethodEntry] = {
     ),
     "flying-bird": MethodEntry(
         make=FlyingBird, summary="moving masks under attack; plus: sized by robust overfitting (Chen et al., 2022)"
+    ),
+    "robust-bird": MethodEntry(
+        make=RobustBird,
+        summary="a mask drawn early in a cheap training, once it has settled, then trained (Chen et al., 2022)",
     ),
     "gradual": MethodEntry(
         make=Gradual, summary="dense at first, the smallest weights cut bit by bit (Zhu & Gupta, 2017)"

@@ -6,12 +6,14 @@ control at the same epoch: Gilles, "The Lottery Ticket Hypothesis in an Adversar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
+from gossamer.methods.checks import check_rate
+from gossamer.methods.drawing import Draw, drawn_by
 from gossamer.sparsity import HeldMask, Masks, targets
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.choose import best_of_all
@@ -23,6 +25,8 @@ from gossamer.training.schedules import Continued
 
 TRAIN = "train"
 
+Choice: TypeAlias = Literal["magnitude", "relative", "random"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rewinding:
@@ -30,16 +34,20 @@ class Rewinding:
 
     rewind_epoch: the epochs done by the state gone back to, 0 for the initial weights (published: 8 of 160; the
     search: 0, 1, 2, 4, ..., 128). rounds: 1 cuts at once, as published; more cut an equal share of what is left each
-    time and train in between (iterative magnitude pruning cuts 20 % a round). choose: `magnitude`, or `random`, the
-    control at the same epoch. schedule: `full` trains the whole recipe again, as in the thesis; `continued` only what
-    is left after the rewind epoch, where its learning rate goes on (Frankle et al.'s code).
+    time and train in between (iterative magnitude pruning cuts 20 % a round). choose: `magnitude`; `relative`,
+    magnitude over the mean of its layer (Li et al., 2020); or `random`, the control at the same epoch. schedule: `full`
+    trains the whole recipe again, as in the thesis; `continued` only what is left after the rewind epoch, where its
+    learning rate goes on (Frankle et al.'s code). draw: the dense training's objective, `natural` and `fgsm` (one step)
+    in place of the recipe's; draw_lr: its learning rate as a share of the recipe's.
     """
 
     density: float
     rewind_epoch: int = 8
     rounds: int = 1
-    choose: Literal["magnitude", "random"] = "magnitude"
+    choose: Choice = "magnitude"
     schedule: Literal["full", "continued"] = "full"
+    draw: Draw = "recipe"
+    draw_lr: float = 1.0
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
@@ -54,6 +62,7 @@ class Rewinding:
             raise ConfigError(
                 "method.rounds", expected="at least 1", got=self.rounds, remedy="write 1 to cut all at once"
             )
+        check_rate("method.draw_lr", self.draw_lr)
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:
         """Return SGD with momentum 0.9 and coupled decay 1e-4 (unstated in the thesis; the default of open_lth)."""
@@ -68,7 +77,7 @@ class Rewinding:
                 got=self.rewind_epoch,
                 remedy="go back to an earlier epoch, or train longer",
             )
-        phases = [replace(base, name=TRAIN, publish=(*base.publish, self.rewind_epoch))]
+        phases = [self._dense(base)]
         for number in range(1, self.rounds + 1):
             start = Rewind(
                 weights=epoch_state(TRAIN, self.rewind_epoch),
@@ -78,6 +87,11 @@ class Rewinding:
             )
             phases.append(replace(self._shortened(base), name=f"round-{number}", start=start, sparsifier=HeldMask))
         return tuple(phases)
+
+    def _dense(self, base: Phase) -> Phase:
+        optimizer = replace(base.optimizer, lr=base.optimizer.lr * self.draw_lr)
+        dense = replace(base, name=TRAIN, optimizer=optimizer, publish=(*base.publish, self.rewind_epoch))
+        return drawn_by(dense, self.draw)
 
     def _shortened(self, base: Phase) -> Phase:
         if self.schedule == "full":
@@ -93,7 +107,7 @@ class Rewind:
     weights: str
     trained: str
     density: float
-    choose: Literal["magnitude", "random"]
+    choose: Choice
 
     def __call__(self, model: nn.Module, scene: Scene) -> None:
         """Set the model's weights; raises RunError where a state is missing."""
@@ -110,6 +124,8 @@ class Rewind:
     def _scores(self, name: str, weight: Tensor, scene: Scene) -> Tensor:
         if self.choose == "magnitude":
             return weight.abs()
+        if self.choose == "relative":
+            return weight.abs() / weight.abs().mean().clamp_min(torch.finfo(weight.dtype).tiny)
         drawn = scene.draws.at("random mask", name).uniform(weight.shape)
         # What an earlier round cut stays cut.
         return torch.where(weight == 0, -1.0, drawn)

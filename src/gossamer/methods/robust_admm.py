@@ -56,6 +56,12 @@ class DenseLinear:
         return {name: linear.get(name, convolutions.get(name, 0)) for name in sizes}
 
 
+def constraint(pattern: PatternSpec, budget: BudgetSpec, linear: Literal["dense", "pruned"]) -> Sparse:
+    """Return the set of weights in a pattern, linear layers kept out of it or not; raises ConfigError."""
+    divided = make_budget(budget)
+    return Sparse(pattern=make_pattern(pattern), budget=DenseLinear(then=divided) if linear == "dense" else divided)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RobustADMM:
     """Three phases: dense training, ADMM towards the set, retraining of what is left.
@@ -111,7 +117,7 @@ class RobustADMM:
             epochs=self.retrain_epochs or base.epochs,
             optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.retrain_lr),
             schedule=self._later(Steps(milestones=(0.4, 0.75)), base),
-            sparsifier=HeldMask,
+            sparsifier=partial(HeldMask, contract=self._constraint().contract),
             start=FromState("admm.end"),
         )
         return (pretrain, drawn, retrain)
@@ -119,14 +125,13 @@ class RobustADMM:
     def _later(self, published: Schedule, base: Phase) -> Schedule:
         return base.schedule if self.schedule == "recipe" else published
 
+    def _constraint(self) -> Sparse:
+        return constraint(self.pattern, self.budget, self.linear)
+
     def _sparsifier(self, interval: int) -> ADMM:
-        budget = make_budget(self.budget)
         return ADMM(
             density=self.density,
-            constraint=Sparse(
-                pattern=make_pattern(self.pattern),
-                budget=DenseLinear(then=budget) if self.linear == "dense" else budget,
-            ),
+            constraint=self._constraint(),
             rho=self.rho,
             rho_factor=self.rho_factor,
             interval=Interval(interval),

@@ -196,7 +196,8 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
     measured = _probe(phase, training, job)
     metrics = {**means, **measured}
     training.sparsifier.after_epoch(epoch, metrics)
-    verdict = decide(training.monitors, epoch, metrics)
+    counted = {f"sparsifier/{name}": value for name, value in training.sparsifier.measures().items()}
+    verdict = decide(training.monitors, epoch, {**metrics, **counted})
     job.log(
         {
             "phase": phase.name,
@@ -209,7 +210,7 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
             "images_per_second": steps * phase.batch_size / max(training.epoch_seconds, 1e-9),
             "seconds": training.epoch_seconds,
             "seconds_left": _seconds_left(phase, training, steps),
-            **{f"sparsifier/{name}": value for name, value in training.sparsifier.measures().items()},
+            **counted,
             **measured,
             **_told(training),
         },

@@ -1,0 +1,35 @@
+"""Which training shows what to keep? The recipe's own, or a cheaper one in its place."""
+
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+from gossamer.errors import ConfigError
+from gossamer.objectives.fast_at import FastAT
+from gossamer.objectives.natural import Natural
+from gossamer.threat import ThreatModel
+from gossamer.training.phases import Phase
+
+Draw: TypeAlias = Literal["recipe", "natural", "fgsm"]
+
+
+def drawn_by(phase: Phase, draw: Draw) -> Phase:
+    """Return the phase under another objective: clean images, or one step of 1.25 eps from a random start.
+
+    Such a training ends with its last epoch: its robust accuracy, were it measured, would say nothing of the mask.
+    Raises ConfigError where that step is asked for and the phase's attack has no threat in one norm.
+    """
+    if draw == "recipe" or isinstance(phase.objective, Natural):
+        return phase
+    plain = replace(phase, equip=None, adapt=None, replays=1, perturbation=None, select=None)
+    if draw == "natural":
+        return replace(plain, objective=Natural(), attack=None)
+    threat = getattr(phase.attack, "threat", None)
+    if not isinstance(threat, ThreatModel):
+        raise ConfigError(
+            "method.draw",
+            expected="natural or recipe where the training attack has no threat in one norm",
+            got="fgsm",
+            remedy="write draw: natural",
+        )
+    single_step = FastAT()
+    return replace(plain, objective=single_step, attack=single_step.default_attack(threat))
