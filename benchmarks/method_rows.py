@@ -91,6 +91,16 @@ _SPARSE = tuple(
 )
 
 _VARIANTS = (
+    Row(name="mad, random", recipe="mad/digits-90", settings=("method.removes=random",), page="mad"),
+    Row(name="mad, most", recipe="mad/digits-90", settings=("method.removes=most",), page="mad"),
+    Row(name="pwoa, attacked", recipe="pwoa/digits-90", settings=("method.mix_ratio=1.0",), page="pwoa"),
+    Row(
+        name="robust-subnet, p 0.1",
+        recipe="robust-subnet/digits-90",
+        settings=("method.budget={name: adaptive, p: 0.1}",),
+        page="robust-subnet",
+    ),
+    Row(name="edge-popup, 50 %", recipe="edge-popup/digits-90", settings=("method.density=0.5",), page="edge-popup"),
     Row(name="bcs, l1", recipe="bcs/digits-90", settings=("method.penalty=l1",), page="bcs"),
     Row(name="flying-bird, plus", recipe="flying-bird/digits-90", settings=("method.plus=true",), page="flying-bird"),
     Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",), page="s2ap"),

@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    "script", ["adversarial_step", "import_time", "demo", "tables", "sharding", "methods_table", "method_pages"]
+    "script", ["adversarial_step", "import_time", "demo", "tables", "sharding", "sparse_file", "methods_table", "method_pages"]
 )
 def test_a_script_says_what_it_measures_without_the_peers(script):
     done = subprocess.run(

@@ -1,0 +1,412 @@
+"""How is a sparse network kept in a file as small as its sparsity? Positions, values, scale and shift; and back.
+
+One safetensors file. Of every convolution and linear weight the positions of what is not zero (`gaps`) and their values
+(`values`); of every batch norm a scale and a shift (`scale_shift`); every other tensor as it is, in float32 where it
+holds real numbers. Its tensors are named by what they are and whose:
+
+    positions/NAME  uint8 (bytes,)     values/NAME  (count,), bits in uint8 for signs     scales/NAME  float32 (1 or C,)
+    norm/NAME       float32 (2, C)     dense/NAME   any shape
+
+Reading runs nothing that the file holds, checks every size before it takes memory for it, and gives the same tensors
+or a DataError.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from gossamer.deploy import gaps, scale_shift, sparse_header, values
+from gossamer.deploy.gaps import Coded, damaged
+from gossamer.deploy.sparse_header import Header, Layer, Network, Norm
+from gossamer.deploy.values import STORAGE, Kind
+from gossamer.errors import ConfigError, DataError, GossamerError
+from gossamer.models import build
+from gossamer.runs import atomic
+from gossamer.sparsity import plain_copy
+from gossamer.sparsity.forms import form
+from gossamer.sparsity.targets import PRUNABLE
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = Mapping[str, Array]
+
+MOST_NUMBERS = 2**28
+"""Numbers, 4 bytes each, that a file may expand to before a reader that knows no module refuses it."""
+
+# The container's names of the types that can stand in a file.
+TYPES: Mapping[str, torch.dtype] = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+PARTS = ("positions", "values", "scales", "norm", "dense")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a file says of itself. sizes: bytes of its tensors by what they are; total: of the whole file."""
+
+    header: Header
+    sha256: str
+    sizes: Mapping[str, int]
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Contents:
+    path: Path
+    header: Header
+    sha256: str
+    arrays: Arrays
+
+    def of(self, part: str) -> dict[str, Array]:
+        """Return the arrays of one part by the name of what they belong to."""
+        return {name.partition("/")[2]: array for name, array in self.arrays.items() if name.startswith(f"{part}/")}
+
+
+def write(
+    path: Path,
+    module: nn.Module,
+    *,
+    kind: Kind = "float32",
+    approximate: bool = False,
+    network: Network | None = None,
+) -> None:
+    """Write a network as a sparse file, atomically; parametrizations are folded first, the module stays as it is.
+
+    kind: of the values; a weight is stored whole where that is smaller, and in float16 where `values.settled` says so.
+    approximate: let signs stand for magnitudes that differ. network: what builds the plain network again, for
+    `rebuild`. Raises ConfigError for an unknown kind, DataError for what cannot be stored, fresh noise included,
+    RunError where the file system refuses.
+    """
+    if kind not in STORAGE:
+        raise ConfigError("kind of values", expected=" or ".join(STORAGE), got=repr(kind), remedy="choose one of these")
+    _check_pure(module)
+    _check_network(network)
+    layers, norms, arrays = _encode(plain_copy(module), kind, approximate=approximate)
+    texts = sparse_header.to_texts(Header(layers=layers, norms=norms, network=network), arrays)
+    atomic.write_safetensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()}, texts)
+
+
+def read(path: Path, *, most_numbers: int = MOST_NUMBERS) -> dict[str, Tensor]:
+    """Return the state dict that a sparse file holds, dense: it loads strictly into the plain network.
+
+    most_numbers: refuse a file that expands to more. Raises DataError for anything but a whole, unchanged sparse file.
+    """
+    return _decode(_within(_open(path), most_numbers))
+
+
+def load(path: Path, module: nn.Module) -> nn.Module:
+    """Load a sparse file into a plain network, in place, and return it in eval mode.
+
+    Names and shapes are compared before anything is made of the file. Raises DataError where they, or the eps of a
+    batch norm, differ, and as `read` does.
+    """
+    contents = _open(path)
+    _check_fit(contents, module)
+    module.load_state_dict(_decode(contents))
+    return module.eval()
+
+
+def rebuild(path: Path) -> nn.Module:
+    """Return the network of a sparse file that names one, in eval mode.
+
+    Raises DataError where it names none or one that its tensors do not fit, and as `read` does.
+    """
+    contents = _within(_open(path), MOST_NUMBERS)
+    network = contents.header.network
+    if network is None:
+        raise DataError(
+            str(path),
+            expected="the name of a network of gossamer.models",
+            got="none",
+            remedy="build the network yourself and load the file into it",
+        )
+    tensors = _decode(contents)
+    try:
+        with torch.device("meta"):
+            numbers = sum(parameter.numel() for parameter in build(network.name, **network.options).parameters())
+        if numbers > MOST_NUMBERS:
+            raise damaged(str(path), f"a network of at most {MOST_NUMBERS:,} weights", f"{numbers:,}")
+        return form(network.form).rebuild(plain_copy(build(network.name, **network.options)), tensors)
+    except DataError:
+        raise
+    except (GossamerError, RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise DataError(
+            str(path),
+            expected=f"the tensors of the network {network.name[:80]!r} that it names",
+            got=str(error)[:400],
+            remedy="build the network yourself and load the file into it",
+        ) from error
+
+
+def about(path: Path) -> About:
+    """Return what a sparse file says of itself; raises DataError as `read` does."""
+    contents = _open(path)
+    sizes = {part: sum(array.nbytes for array in contents.of(part).values()) for part in PARTS}
+    return About(header=contents.header, sha256=contents.sha256, sizes=sizes, total=path.stat().st_size)
+
+
+def _encode(
+    module: nn.Module, kind: Kind, *, approximate: bool
+) -> tuple[dict[str, Layer], dict[str, Norm], dict[str, Array]]:
+    layers: dict[str, Layer] = {}
+    norms: dict[str, Norm] = {}
+    arrays: dict[str, Array] = {}
+    rest = _state(module)
+    for name, part in module.named_modules(remove_duplicate=False):
+        if scale_shift.folds(part):
+            arrays[f"norm/{name}"] = folded = _finite(scale_shift.fold(part), name)
+            norms[name] = Norm(features=folded.shape[1], eps=float(getattr(part, "eps")))  # noqa: B009
+            rest = {key: tensor for key, tensor in rest.items() if key not in _norm_keys(name)}
+        elif isinstance(part, PRUNABLE) and _is_kernel(rest.get(key := _key(name, "weight"))):
+            layers[key], stored = _encode_layer(rest.pop(key), kind, key, approximate=approximate)
+            arrays |= {f"{what}/{key}": array for what, array in stored.items()}
+    arrays |= {f"dense/{name}": _plain(tensor, name) for name, tensor in rest.items()}
+    return layers, norms, arrays
+
+
+def _encode_layer(weight: Tensor, kind: Kind, layer: str, *, approximate: bool) -> tuple[Layer, dict[str, Array]]:
+    rows = weight.float().reshape(weight.shape[0], -1).numpy()
+    kind = values.settled(rows, kind)
+    quantised = values.quantise(rows, kind, layer=layer, approximate=approximate)
+    codes = quantised.codes.reshape(-1)
+    storage = STORAGE[kind]
+    coded = gaps.encode(codes != 0, value_bits=None if kind == "signs" else storage.bits)
+    kept = codes if coded.coding == "all" else codes[codes != 0]
+    stored = {"positions": coded.data, "values": values.pack(kept, kind)}
+    if coded.coding == "all":
+        del stored["positions"]
+    if storage.scaled:
+        stored["scales"] = quantised.scales
+    about_it = Layer(
+        shape=tuple(weight.shape), count=kept.size, coding=coded.coding, parameter=coded.parameter, values=kind
+    )
+    return about_it, stored
+
+
+def _is_kernel(weight: Tensor | None) -> bool:
+    return weight is not None and weight.is_floating_point() and weight.ndim > 1 and weight.numel() > 0
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    state = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"state of {name}",
+                expected="a tensor",
+                got=type(value).__name__,
+                remedy="export a network whose state is tensors alone",
+            )
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
+
+def _plain(tensor: Tensor, name: str) -> Array:
+    plain = tensor.float() if tensor.dtype.is_floating_point else tensor
+    if plain.dtype not in TYPES.values() or plain.layout != torch.strided:
+        raise DataError(
+            f"tensor {name}",
+            expected="real numbers, integers or booleans",
+            got=str(tensor.dtype),
+            remedy="export a network without it",
+        )
+    return _finite(plain.contiguous().numpy(), name)
+
+
+def _finite(array: Array, name: str) -> Array:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(
+            f"tensor {name}",
+            expected="finite numbers",
+            got="infinite ones or NaN",
+            remedy="export a state from before training diverged",
+        )
+    return array
+
+
+def _check_pure(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if getattr(part, "pure", True) is False:
+            raise DataError(
+                f"weights of {name.partition('.parametrizations')[0]}",
+                expected="weights that stay as they are",
+                got=f"ones that {type(part).__name__} draws anew at every read",
+                remedy="export the noise-free twin of the network",
+            )
+
+
+def _check_network(network: Network | None) -> None:
+    try:
+        json.dumps(dataclasses.asdict(network) if network else None, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            "network", expected="a name and options that JSON has", got=str(error), remedy="leave other options out"
+        ) from error
+
+
+def _key(module: str, tensor: str) -> str:
+    return f"{module}.{tensor}" if module else tensor
+
+
+def _norm_keys(name: str) -> set[str]:
+    return {_key(name, part) for part in (*scale_shift.PARTS, scale_shift.COUNTER)}
+
+
+def _open(path: Path) -> _Contents:
+    if not path.is_file():
+        raise DataError(str(path), expected="a sparse file", got="no file", remedy="give the path of one")
+    try:
+        with safe_open(path, framework="np") as file:
+            texts = dict(file.metadata() or {})
+            arrays = {name: _array(file, name, path) for name in file.keys()}  # noqa: SIM118
+    except DataError:
+        raise
+    except (OSError, SafetensorError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise damaged(str(path), "a whole safetensors file", f"a damaged one ({str(error)[:400]})") from error
+    header = sparse_header.from_texts(texts, arrays, subject=str(path))
+    contents = _Contents(path=path, header=header, sha256=texts["sha256"], arrays=arrays)
+    _check_arrays(contents)
+    return contents
+
+
+def _within(contents: _Contents, most_numbers: int) -> _Contents:
+    if contents.header.size > most_numbers:
+        raise DataError(
+            str(contents.path),
+            expected=f"at most {most_numbers:,} weights",
+            got=f"{contents.header.size:,}",
+            remedy="load it into its network, or allow more numbers if you trust the file",
+        )
+    return contents
+
+
+def _array(file: Any, name: str, path: Path) -> Array:
+    kind = file.get_slice(name).get_dtype()
+    if kind not in TYPES:
+        raise damaged(f"{path}, {name[:80]}", f"numbers of type {', '.join(TYPES)}", str(kind)[:80])
+    return file.get_tensor(name)
+
+
+def _check_arrays(contents: _Contents) -> None:
+    """Raise DataError unless the arrays are those that the header speaks of, in type and shape."""
+    wanted = {
+        name: (dtype, shape)
+        for key, layer in contents.header.layers.items()
+        for name, dtype, shape in _layer_arrays(key, layer)
+    } | {f"norm/{name}": ("<f4", (2, norm.features)) for name, norm in contents.header.norms.items()}
+    free = {name for name in contents.arrays if name.startswith("dense/")}
+    missing, unknown = wanted.keys() - contents.arrays.keys(), contents.arrays.keys() - wanted.keys() - free
+    if missing or unknown:
+        got = [*(f"no {name}" for name in sorted(missing)), *sorted(unknown)]
+        raise damaged(str(contents.path), "the tensors that its header names", ", ".join(got)[:200])
+    for name, (dtype, shape) in wanted.items():
+        array = contents.arrays[name]
+        fits = array.ndim == 1 if shape is None else array.shape == shape
+        if array.dtype.str.lstrip("|") != dtype.lstrip("|") or not fits:
+            raise damaged(f"{contents.path}, {name}", f"{dtype} of shape {shape}", f"{array.dtype} {array.shape}")
+    for name, array in contents.arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise damaged(f"{contents.path}, {name}", "finite numbers", "infinite ones or NaN")
+    _check_names(contents)
+
+
+def _layer_arrays(key: str, layer: Layer) -> list[tuple[str, str, tuple[int, ...] | None]]:
+    storage = STORAGE[layer.values]
+    found: list[tuple[str, str, tuple[int, ...] | None]] = [
+        (f"values/{key}", storage.dtype.str, values.stored_shape(layer.count, layer.values))
+    ]
+    if layer.coding != "all":
+        found.append((f"positions/{key}", "|u1", None))
+    if storage.scaled:
+        found.append((f"scales/{key}", "<f4", None))
+    return found
+
+
+def _check_names(contents: _Contents) -> None:
+    names = [
+        *contents.header.layers,
+        *contents.of("dense"),
+        *(key for name in contents.header.norms for key in _norm_keys(name)),
+    ]
+    if len(set(names)) != len(names):
+        raise damaged(str(contents.path), "each tensor of the network once", "one of them twice")
+
+
+def _decode(contents: _Contents) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, layer in contents.header.layers.items():
+        state[name] = torch.from_numpy(_decode_layer(contents, name, layer))
+    for name, norm in contents.header.norms.items():
+        unfolded = scale_shift.unfold(contents.arrays[f"norm/{name}"], norm.eps)
+        state |= {_key(name, part): tensor for part, tensor in unfolded.items()}
+    return state | {name: torch.from_numpy(array) for name, array in contents.of("dense").items()}
+
+
+def _decode_layer(contents: _Contents, name: str, layer: Layer) -> Array:
+    subject = f"{contents.path}, {name}"
+    none = np.zeros(0, np.uint8)
+    coded = Coded(
+        coding=layer.coding,
+        parameter=layer.parameter,
+        data=contents.arrays.get(f"positions/{name}", none),
+    )
+    mask = gaps.decode(coded, size=layer.size, count=layer.count, subject=subject)
+    scales = contents.arrays.get(f"scales/{name}", np.zeros(0, np.float32))
+    weight = values.expand(
+        contents.arrays[f"values/{name}"],
+        scales,
+        mask,
+        kind=layer.values,
+        channels=layer.shape[0],
+        subject=subject,
+    )
+    return weight.reshape(layer.shape)
+
+
+def _check_fit(contents: _Contents, module: nn.Module) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    got = _shapes(contents)
+    different = [name for name in sorted(expected.keys() | got.keys()) if expected.get(name) != got.get(name)]
+    if different:
+        first = different[0]
+        raise DataError(
+            str(contents.path),
+            expected=f"{first} of shape {expected.get(first, 'none at all')}",
+            got=f"{got.get(first, 'none')} ({len(different)} tensors differ)",
+            remedy="load the file into the network that it was exported from",
+        )
+    for name, norm in contents.header.norms.items():
+        eps = getattr(module.get_submodule(name), "eps", None)
+        if eps != norm.eps:
+            raise DataError(
+                f"{contents.path}, batch norm {name}",
+                expected=f"a module with eps {norm.eps}",
+                got=eps,
+                remedy="build the network with the eps that it was exported with",
+            )
+
+
+def _shapes(contents: _Contents) -> dict[str, tuple[int, ...]]:
+    layers = {name: layer.shape for name, layer in contents.header.layers.items()}
+    dense = {name: array.shape for name, array in contents.of("dense").items()}
+    norms = {
+        _key(name, part): (norm.features,) for name, norm in contents.header.norms.items() for part in scale_shift.PARTS
+    }
+    counters = {_key(name, scale_shift.COUNTER): () for name in contents.header.norms}
+    return layers | dense | norms | counters
