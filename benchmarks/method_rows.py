@@ -53,12 +53,19 @@ _DENSE = (
 
 _PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm": "magnitude"}
 
+_WHY = {
+    "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
+    "pwoa": "pruned and fine-tuned on clean images alone; attacked ones mend it (row below)",
+    "edge-popup": "frozen random weights: half of them reach further than a tenth (row below)",
+}
+
 _SPARSE = tuple(
     Row(
         name=name,
         recipe=f"{name}/digits-90",
         control=None if name == "random" else "random",
         page=_PAGES.get(name, name),
+        why=_WHY.get(name, ""),
     )
     for name in (
         "random",
