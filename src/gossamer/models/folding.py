@@ -124,7 +124,7 @@ def build_surrogate(
     if any(_opaque(module) for module in model.modules()):
         return None
     try:
-        twin = _plain_copy(model)
+        twin = plain_copy(model)
         graph, links = _translate(twin, _Tracer().trace(_Entry(twin)))
         if rewrite is not None:
             rewrite(graph)
@@ -163,7 +163,11 @@ def _opaque(module: nn.Module) -> bool:
     return getattr(module, "pure", True) is False
 
 
-def _plain_copy(model: nn.Module) -> nn.Module:
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Return a frozen copy in eval mode whose parametrized weights are plain parameters of their present values.
+
+    Raises ValueError where a weight is drawn anew at every read, and what `copy.deepcopy` raises.
+    """
     twin = copy.deepcopy(model).eval()
     for part in list(twin.modules()):
         if parametrize.is_parametrized(part):
