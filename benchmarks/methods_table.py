@@ -189,8 +189,8 @@ def _reached(groups: Mapping[str, Sequence[Made]], scale: Scale) -> record.Table
             "Accuracy in %, mean over seeds ± standard deviation. Against its control (random masks for sparse "
             f"networks, the dense one for others), under {first}: the difference of means, and ahead or behind where "
             "that is more than twice its standard error, over seeds, or over images where one seed is all. Work ratio: "
-            "dense multiply-adds by kept ones. Seconds: processor time of training, one thread. Recipes of the digits were "
-            "settled on seed 0, on these images; the other seeds, and CIFAR-10, had no part in it."
+            "dense multiply-adds by kept ones. Seconds: processor time of training, one thread. Recipes of the digits "
+            "were settled on seed 0, on these images; the other seeds, and CIFAR-10, had no part in it."
         ),
         columns=(
             "method",
