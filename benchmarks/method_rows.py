@@ -51,6 +51,8 @@ _DENSE = (
     Row(name="pni", recipe="pni/digits", control="dense", page="pni"),
 )
 
+# What has one magnitude for all weights is held against the dense network that has it too.
+_CONTROLS = {"random": None, "edge-popup": "dense, binary", "robust-subnet": "dense, binary"}
 _PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm": "magnitude"}
 
 _WHY = {
@@ -63,7 +65,7 @@ _SPARSE = tuple(
     Row(
         name=name,
         recipe=f"{name}/digits-90",
-        control=None if name == "random" else "random",
+        control=_CONTROLS.get(name, "random"),
         page=_PAGES.get(name, name),
         why=_WHY.get(name, ""),
     )
@@ -97,7 +99,23 @@ _SPARSE = tuple(
     )
 )
 
+_BINARY = ("method.binary=true", "model.last_batch_norm=true", "training.optimizer.lr=0.005")
+
 _VARIANTS = (
+    Row(
+        name="flying-bird, binary",
+        recipe="flying-bird/digits-90",
+        settings=_BINARY,
+        control="dense, binary",
+        page="binary-connect",
+    ),
+    Row(
+        name="hydra, binary",
+        recipe="hydra/digits-90",
+        settings=(*_BINARY, "method.finetune_lr=1.0"),
+        control="dense, binary",
+        page="binary-connect",
+    ),
     Row(name="mad, random", recipe="mad/digits-90", settings=("method.removes=random",), page="mad"),
     Row(name="mad, most", recipe="mad/digits-90", settings=("method.removes=most",), page="mad"),
     Row(name="pwoa, attacked", recipe="pwoa/digits-90", settings=("method.mix_ratio=1.0",), page="pwoa"),
@@ -105,11 +123,23 @@ _VARIANTS = (
         name="robust-subnet, p 0.1",
         recipe="robust-subnet/digits-90",
         settings=("method.budget={name: adaptive, p: 0.1}",),
+        control="dense, binary",
         page="robust-subnet",
     ),
-    Row(name="edge-popup, 50 %", recipe="edge-popup/digits-90", settings=("method.density=0.5",), page="edge-popup"),
+    Row(
+        name="edge-popup, 50 %",
+        recipe="edge-popup/digits-90",
+        settings=("method.density=0.5",),
+        control="dense, binary",
+        page="edge-popup",
+    ),
     Row(name="bcs, l1", recipe="bcs/digits-90", settings=("method.penalty=l1",), page="bcs"),
-    Row(name="flying-bird, plus", recipe="flying-bird/digits-90", settings=("method.plus=true",), page="flying-bird"),
+    Row(
+        name="flying-bird, plus",
+        recipe="flying-bird/digits-90",
+        settings=("method.plus=true", "data.split={held_out: 0.1}", "training.probes=[{attacks: [pgd]}]"),
+        page="flying-bird",
+    ),
     Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",), page="s2ap"),
     Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",), page="harp"),
     Row(name="harp, rates alone", recipe="harp/digits-90", settings=("method.learn=rates",), page="harp"),
