@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gossamer.errors import ConfigError
 from gossamer.methods.one_shot_admm import OneShotADMM, Until, WhileFalling, tighten
 from gossamer.methods.registry import build
 from gossamer.methods.robust_admm import DenseLinear, Sawtooth
+from gossamer.objectives.several import Several
 from gossamer.recipe.open import open_run
 from gossamer.recipe.train import evaluate_spec, train
 from gossamer.runs import atomic, metrics
@@ -124,9 +126,11 @@ def test_one_shot_admm_tightens_the_attack_as_published() -> None:
     assert sparsifier.masks().kept == 5_865
 
 
-@pytest.mark.parametrize("name", ["irregular", "funnel", "redundant", "quantised"])
-def test_one_shot_admm_ships_a_member_of_its_set(name: str) -> None:
-    (phase,) = phases("one-shot-admm", set=name, bits=2, phi=0.5, start_density=0.5)
+@pytest.mark.parametrize(
+    ("name", "options"), [("irregular", {}), ("funnel", {}), ("redundant", {"phi": 0.5}), ("quantised", {"bits": 2})]
+)
+def test_one_shot_admm_ships_a_member_of_its_set(name: str, options: dict[str, Any]) -> None:
+    (phase,) = phases("one-shot-admm", set=name, start_density=0.5, **options)
     model = small.network()
     sparsifier = attached(phase, model)
     shipped = sparsifier.finalize(model)
@@ -283,3 +287,23 @@ def test_the_sparsifier_of_one_shot_admm_is_told_the_plan() -> None:
 def test_filters_keep_at_most_their_density_through_retraining() -> None:
     assert phases("robust-admm", pattern="filter")[-1].sparsifier().contract == "at-most"
     assert phases("robust-admm")[-1].sparsifier().contract == "exact"
+
+
+def test_an_average_of_quantised_weights_ships_quantised(tmp_path: Path) -> None:
+    values = pairs.recipe("one-shot-admm", "adversarial")
+    values["method"] = {**values["method"], "set": "quantised", "bits": 2}
+    values["training"] = {**values["training"], "average": {"kind": "ema", "decay": 0.5}}
+    shipped = train(values, out=tmp_path / "run").model()
+    assert [layer.weight.unique().numel() <= 5 for layer in targets(shipped)] == [True] * 4
+
+
+def test_radii_follow_no_stages_where_the_objective_has_threats_of_its_own() -> None:
+    method = build("one-shot-admm", density=0.1)
+    base = replace(small.phase(epochs=4), objective=Several(threats=(ThreatModel("linf", 0.1), ThreatModel("l2", 0.5))))
+    (phase,) = method.phases(base, "resnet18")
+    attack = tighten(phase.attack, attached(phase))
+    assert isinstance(attack, PGD)
+    assert isinstance(phase.attack, PGD)
+    assert (attack.threat, attack.steps) == (phase.attack.threat, 7)
+    with pytest.raises(ConfigError, match="recipe's threat"):
+        build("one-shot-admm", density=0.1, eps=[0.5, 1.0]).phases(base, "resnet18")

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 import phases_on_digits as small
 from gossamer.errors import ConfigError
 from gossamer.methods.early_mask import EarlyMask
-from gossamer.methods.early_scores import EARLY_SCORES, enough_batches, synflow
+from gossamer.methods.early_scores import EARLY_SCORES, _linearised, enough_batches, synflow
 from gossamer.objectives.natural import Natural
 from gossamer.sparsity import targets
 from gossamer.training.scene import Scene
@@ -105,6 +105,16 @@ def test_synflow_conserves_flow_and_leaves_the_model_as_it_was(tmp_path: Path) -
     assert float(scores["second.weight"].sum()) == pytest.approx(flow, rel=1e-5)
     by_hand = before["second.weight"].abs().sum(0)[:, None] * before["first.weight"].abs()
     torch.testing.assert_close(scores["first.weight"].float(), by_hand)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_synflow_sees_absolute_values_of_buffers_too_and_puts_them_back() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    model[1].running_mean.copy_(torch.tensor([-0.5, 0.25]))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with _linearised(model):
+        assert model[1].running_mean.tolist() == [0.5, 0.25]
+        assert all((value >= 0).all() for value in model.state_dict().values())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

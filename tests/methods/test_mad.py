@@ -1,5 +1,6 @@
 """MAD's phases: what each trains with, the cut that is stored, and the objective of fine-tuning."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gossamer.methods.mad import MAD
 from gossamer.methods.registry import check_pair
 from gossamer.objectives.mart import Mart
 from gossamer.objectives.natural import Natural
+from gossamer.training.monitors import EarlyStop
 
 
 def test_phases_are_clean_robust_cut_and_mart() -> None:
@@ -36,6 +38,13 @@ def test_phases_are_clean_robust_cut_and_mart() -> None:
     assert (finetune.attack.start, finetune.attack.steps) == (GaussianStart(0.001), base.attack.steps)
     kept = MAD(density=0.1, finetune="recipe").phases(base, "vgg16")[-1]
     assert (kept.objective, kept.attack) == (base.objective, base.attack)
+
+
+def test_clean_pretraining_is_not_judged_by_its_robustness() -> None:
+    base = replace(small.phase(epochs=60), select="held_out/pgd", monitors=lambda: [EarlyStop("held_out/pgd", 3)])
+    pretrain, adversarial, *_ = MAD(density=0.1).phases(base, "vgg16")
+    assert (pretrain.select, list(pretrain.monitors())) == (None, [])
+    assert adversarial.select == "held_out/pgd"
 
 
 def test_the_cut_is_stored_and_held_to_the_end(tmp_path: Path) -> None:

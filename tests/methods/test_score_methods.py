@@ -191,7 +191,22 @@ def test_a_run_broken_off_at_any_step_resumes_to_the_same_bits(
         ("scratch-ticket", {"switch": [0.1]}, r"method\.switch: expected densities that differ"),
         ("scratch-ticket", {"switch": [0.2, 3.0]}, r"method\.switch: .*write 0\.03 for 3 %"),
         ("scratch-ticket", {"switch": [0.2], "finetune": "inherit"}, r"method\.finetune: expected none"),
-        ("scratch-ticket", {"finetune_epochs": -1}, r"method\.finetune_epochs"),
+        (
+            "scratch-ticket",
+            {"finetune": "inherit", "finetune_epochs": -1},
+            r"method\.finetune_epochs: expected at least",
+        ),
+        ("scratch-ticket", {"finetune_epochs": 5}, r"method\.finetune_epochs: expected nothing beside finetune: none"),
+        (
+            "scratch-ticket",
+            {"finetune_lr": 0.1},
+            r"method\.finetune_lr: expected nothing beside finetune: none, got 0\.1",
+        ),
+        (
+            "scratch-ticket",
+            {"switch": [0.2], "weights": "scaled-signed-constant"},
+            r"method\.weights: expected a size that does not depend on the density",
+        ),
     ],
 )
 def test_impossible_values_are_refused(name: str, options: dict[str, Any], said: str) -> None:

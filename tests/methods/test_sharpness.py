@@ -1,20 +1,24 @@
 """Sharpness of scores: the published length, scores put back to the bit, warm-up, and nothing at gamma 0."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import phases_on_digits as small
 from gossamer.errors import ConfigError
 from gossamer.methods.harp import HARP
+from gossamer.methods.registry import build
 from gossamer.methods.sharpness import score_tensors, with_sharpness
 from gossamer.seeding import Draws
 from gossamer.sparsity import Horizon, targets
 from gossamer.sparsity.harp import RateSearch
 from gossamer.sparsity.score_mask import ScoreMask
+from gossamer.training.run import run_phases
 from gossamer.training.weight_perturbation import WeightPerturbation
 
 HORIZON = Horizon(epochs=4, steps_per_epoch=2, image_shape=(1, 8, 8))
@@ -69,8 +73,61 @@ def test_gamma_zero_is_the_plain_search() -> None:
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"score_sharpness": 1.0}, "score_sharpness"), ({"sharpness_warmup": -1}, "sharpness_warmup")],
+    [
+        ({"score_sharpness": 1.0}, "score_sharpness"),
+        ({"score_sharpness": 0.1, "sharpness_warmup": -1}, "sharpness_warmup"),
+        ({"sharpness_warmup": 5}, "sharpness_warmup: expected nothing without"),
+    ],
 )
-def test_impossible_options_are_refused(options: dict[str, Any], field: str) -> None:
-    with pytest.raises(ConfigError, match=f"method.{field}"):
-        HARP(density=0.1, **options)
+@pytest.mark.parametrize("name", ["hydra", "harp", "edge-popup", "scratch-ticket", "robust-subnet"])
+def test_impossible_options_are_refused(name: str, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"method\.{field}"):
+        build(name, density=0.1, **options)
+
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "edge-popup": {},
+    "robust-subnet": {"stages": 2},
+    "scratch-ticket": {"switch": [0.2]},
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_of_a_frozen_network_takes_it(name: str) -> None:
+    base = small.phase(epochs=8)
+    found = build(name, density=0.1, score_sharpness=0.02, **SEARCHES[name]).phases(base, "digits-cnn")
+    expected = WeightPerturbation(gamma=0.02, start=2, which=score_tensors)
+    searches = [phase for phase in found if phase.epochs]
+    assert searches
+    assert all(phase.perturbation == expected for phase in searches)
+
+
+def test_where_scores_are_not_perturbed_a_search_keeps_the_perturbation_of_its_recipe() -> None:
+    awp = WeightPerturbation(gamma=0.005)
+    base = small.phase(perturbation=awp)
+    assert build("edge-popup", density=0.1).phases(base, "digits-cnn")[0].perturbation == awp
+    search, finetune = build("scratch-ticket", density=0.1, finetune="inherit", score_sharpness=0.02).phases(base, "")
+    assert search.perturbation == WeightPerturbation(gamma=0.02, start=0, which=score_tensors)
+    assert finetune.perturbation == awp
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_scores_and_weights_are_not_perturbed_in_one_phase(name: str) -> None:
+    base = small.phase(perturbation=WeightPerturbation(gamma=0.005))
+    with pytest.raises(ConfigError, match=r"method\.score_sharpness: expected 0 beside training\.weight_perturbation"):
+        build(name, density=0.1, score_sharpness=0.02, **SEARCHES[name]).phases(base, "digits-cnn")
+
+
+def test_a_subnetwork_found_at_perturbed_scores_is_another_one(tmp_path: Path) -> None:
+    def found(name: str, **options: Any) -> torch.Tensor:
+        job = small.job(tmp_path / name)
+        phases = build("edge-popup", density=0.2, **options).phases(small.phase(epochs=1), "digits-cnn")
+        run_phases(phases, small.network, job)
+        (final,) = job.run.states.glob("final.safetensors")
+        return load_file(final)["conv2.weight"]
+
+    options = {"score_sharpness": 0.3, "sharpness_warmup": 0}
+    plain, sharp, again = found("plain"), found("sharp", **options), found("again", **options)
+    assert torch.equal(sharp, again)
+    assert not torch.equal(plain, sharp)
+    assert int((plain != 0).sum()) == int((sharp != 0).sum())

@@ -17,6 +17,7 @@ from gossamer.recipe import build as room
 from gossamer.recipe.build import build_data, build_model, build_phases, build_training_attack, check
 from gossamer.recipe.load import load_recipe, recipes, validate
 from gossamer.recipe.schema import Recipe
+from gossamer.training.rehearsal import rehearse
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "digits-cnn"}, "threat": "linf:0.15"}
 
@@ -51,6 +52,15 @@ def test_a_shipped_recipe_builds_its_phases_and_its_network(name: str, monkeypat
     phases = build_phases(shipped, parts)
     assert len(phases) >= 1
     assert outputs_of(shipped.model.model_dump_json(), shipped.data.name) == (2, parts.train.num_classes)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", recipes())
+def test_every_phase_of_a_shipped_recipe_can_begin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = load_recipe(name, ["data.train_n=null"])
+    monkeypatch.setattr(room, "load", synthetic)
+    parts = build_data(shipped)
+    rehearse(build_phases(shipped, parts), lambda: build_model(shipped, parts.train), parts.train)
 
 
 def test_the_network_is_a_function_of_the_seed_alone() -> None:

@@ -1,7 +1,9 @@
 import itertools
 import math
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,9 @@ from gossamer.sparsity.budgets import (
     Uniform,
     budget,
     check_counts,
+    check_scope,
 )
+from gossamer.sparsity.choose import choose
 
 SHAPES = {"conv": (4, 2, 3, 3), "wide": (16, 4, 3, 3), "fc": (10, 16)}
 
@@ -169,3 +173,18 @@ def test_impossible_budgets_are_refused(wrong: object) -> None:
 def test_counts_beyond_a_layer_are_refused() -> None:
     with pytest.raises(ConfigError, match="between 0 and 10 weights"):
         check_counts({"fc": 11}, {"fc": 10})
+
+
+@pytest.mark.parametrize("budget", ["er", {"name": "adaptive", "p": 0.1}])
+def test_a_budget_that_a_global_choice_would_never_ask_is_refused(budget: Any) -> None:
+    check_scope("layer", budget)
+    check_scope("global", "uniform")
+    with pytest.raises(ConfigError, match="scope: layer"):
+        check_scope("global", budget)
+    with pytest.raises(ConfigError, match="global or layer"):
+        check_scope("both", "uniform")
+
+
+def test_a_budget_of_more_weights_than_a_layer_has_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="conv"):
+        choose({"conv": torch.rand(2, 2)}, 0.5, lambda shapes, density: {"conv": 5})

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -38,8 +38,8 @@ def test_the_largest_of_each_layer_are_kept() -> None:
     assert model[0].weight.tolist() == [[4.0, -3.0], [0.0, 0.0]]
     assert model[1].weight.tolist() == [[-2.0, 0.0]]
     model = two_layers()
-    HardMask(density=0.25, scope="layer").attach(model, Draws())
-    assert [int(torch.count_nonzero(layer.weight)) for layer in model] == [1, 0]
+    HardMask(density=0.74, scope="layer").attach(model, Draws())
+    assert [int(torch.count_nonzero(layer.weight)) for layer in model] == [2, 1]
 
 
 @given(
@@ -53,6 +53,7 @@ def test_the_largest_of_each_layer_are_kept() -> None:
 def test_counts_are_exact_also_where_scores_tie(
     sizes: list[tuple[int, int]], density: float, scope: str, score: str, tied: bool
 ) -> None:
+    assume(scope == "global" or density * min(ins * outs for ins, outs in sizes) >= 1.0)
     model = nn.Sequential(*(nn.Linear(ins, outs, bias=False) for ins, outs in sizes))
     if tied:
         for layer in model:
@@ -208,3 +209,8 @@ def test_a_pattern_keeps_two_of_every_four() -> None:
     kept = mask.masks()["0.weight"].reshape(-1, 4).sum(dim=1)
     assert kept.tolist() == [2] * 8
     assert mask.contract == "at-most"
+
+
+def test_a_layer_too_small_for_its_share_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"method\.density for weight"):
+        HardMask(density=0.1, scope="layer").attach(nn.Linear(2, 2), Draws())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gossamer.errors import ConfigError
-from gossamer.sparsity.budgets import Uniform
+from gossamer.sparsity.budgets import Explicit, Shapes, Uniform
 from gossamer.sparsity.choose import best_of_all
 from gossamer.sparsity.patterns import PATTERNS, Irregular, NofM, Tiles, pattern, project
 
@@ -121,6 +121,26 @@ def test_what_cannot_be_is_refused() -> None:
         kept("2:4", 0.6)
     with pytest.raises(ConfigError, match="for w: expected room for one tile of 4 weights, got a budget of 3"):
         kept("filter", 0.25)
+
+
+@pytest.mark.parametrize("spec", ["column", "filter", "2:4"])
+def test_a_budget_beyond_a_layer_is_refused_by_name(spec: str) -> None:
+    def greedy(shapes: Shapes, density: float) -> dict[str, int]:
+        del density
+        return dict.fromkeys(shapes, 13)
+
+    with pytest.raises(ConfigError, match=r"method\.budget of w: expected between 0 and 12 weights, got 13"):
+        project({"w": MATRIX}, pattern(spec), 0.5, greedy)
+
+
+@pytest.mark.parametrize("spec", ["column", "filter", "2:4"])
+def test_a_layer_is_cut_away_only_where_its_own_density_is_zero(spec: str) -> None:
+    weights = {"w": MATRIX, "v": MATRIX}
+    projected = project(weights, pattern(spec), 0.25, Explicit(densities={"v": 0.0}))
+    assert not projected["v"].any()
+    assert projected["w"].any()
+    with pytest.raises(ConfigError, match=r"method\.density for w: expected at least one of its 12 weights, got none"):
+        kept(spec, 0.05)
 
 
 def test_patterns_are_values() -> None:

@@ -166,7 +166,8 @@ def test_random_scores_fill_their_interval_and_differ_by_layer_and_seed(kind: st
 @settings(deadline=None, max_examples=15)
 def test_budgets_are_exact(density: float, p: float, scope: str) -> None:
     model = network()
-    mask = ScoreMask(density=density, scope=scope, budget={"name": "adaptive", "p": p}, scores="uniform")
+    budget = {"name": "adaptive", "p": p} if scope == "layer" else "uniform"
+    mask = ScoreMask(density=density, scope=scope, budget=budget, scores="uniform")
     mask.attach(model, Draws())
     sizes = {layer.name: tuple(layer.weight.shape) for layer in targets(model)}
     if scope == "global":
@@ -189,6 +190,18 @@ def test_density_falls_geometrically_in_stages() -> None:
     other.attach(network(), Draws(), Horizon(epochs=2, steps_per_epoch=3, image_shape=(1, 8, 8)))
     other.load_state_dict(mask.state_dict())
     assert other.masks().kept == 586
+
+
+def test_an_early_stage_ships_at_the_final_density() -> None:
+    model = network()
+    mask = ScoreMask(density=0.01, weights="binary", scores="uniform", stages=4)
+    mask.attach(model, Draws(), Horizon(epochs=4, steps_per_epoch=3, image_shape=(1, 8, 8)))
+    assert mask.masks().density > 0.2
+    shipped = mask.finalize(model)
+    sizes = {layer.name: layer.size for layer in targets(network())}
+    assert shipped.masks.kept_per_layer == {name: int(0.01 * size) for name, size in sizes.items()}
+    for layer in targets(shipped.module):
+        assert int((layer.weight != 0).sum()) == shipped.masks.kept_per_layer[layer.name]
 
 
 def test_what_ships_is_plain_and_computes_the_same() -> None:
@@ -225,7 +238,7 @@ def test_an_average_of_scores_is_what_chooses_and_the_weights_stay_binary() -> N
     [
         ({"density": 1.5}, r"method\.density: .*write 0\.015 for 1\.5 %"),
         ({"density": 0.0}, r"method\.density"),
-        ({"scope": "channel"}, r"method\.scope: expected one of global, layer, got 'channel'"),
+        ({"scope": "channel"}, r"method\.scope: expected global or layer, got 'channel'"),
         ({"weights": "ternary"}, r"method\.weights: expected one of plain, binary"),
         ({"scores": "ones"}, r"method\.scores: expected one of from-weights"),
         ({"batch_norm": "off"}, r"method\.batch_norm: expected one of learn, plain"),

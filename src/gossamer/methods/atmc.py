@@ -10,7 +10,7 @@ from torch import nn
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import targets
-from gossamer.sparsity.budgets import Budget, BudgetSpec
+from gossamer.sparsity.budgets import Budget, BudgetSpec, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.factorised import Factorised, restore
 from gossamer.sparsity.projected import Projected
@@ -77,7 +77,7 @@ class ATMC:
             base,
             name="project",
             epochs=self.project_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.project_lr),
+            optimizer=base.optimizer.scaled(self.project_lr),
             schedule=self._later(Steps(milestones=(0.15, 0.3, 0.45, 0.6)), base),
             sparsifier=partial(Projected, density=self.density, budget=self._shares()),
             start=FromState("pretrain.end"),
@@ -86,7 +86,7 @@ class ATMC:
             base,
             name="factorise",
             epochs=self.factorise_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.factorise_lr),
+            optimizer=base.optimizer.scaled(self.factorise_lr),
             schedule=self._later(Steps(milestones=(0.3, 0.4, 0.6)), base),
             sparsifier=partial(self._factorised, None),
             start=FromState("project.end"),
@@ -97,7 +97,7 @@ class ATMC:
             factorise,
             name="quantise",
             epochs=self.quantise_epochs or max(1, round(base.epochs * 0.75)),
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.quantise_lr),
+            optimizer=base.optimizer.scaled(self.quantise_lr),
             sparsifier=partial(self._factorised, self.bits),
             start=FromFactors("factorise.end"),
         )
@@ -107,8 +107,8 @@ class ATMC:
         return base.schedule if self.schedule == "recipe" else published
 
     def _shares(self) -> Budget | None:
-        budget = make_budget(self.budget)
-        return None if self.scope == "global" else budget
+        check_scope(self.scope, self.budget)
+        return None if self.scope == "global" else make_budget(self.budget)
 
     def _factorised(self, bits: int | None) -> Factorised:
         return Factorised(

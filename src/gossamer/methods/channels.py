@@ -55,7 +55,7 @@ class Channels:
             base,
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.finetune_lr),
+            optimizer=base.optimizer.scaled(self.finetune_lr),
             start=slimming,
             sparsifier=slimming.sparsifier,
         )

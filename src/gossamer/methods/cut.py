@@ -71,7 +71,7 @@ class Cut:
             base,
             name="prune",
             epochs=self.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.lr),
+            optimizer=base.optimizer.scaled(self.lr),
             start=CutFrom(name=after, density=self.density, threshold=self.threshold),
             sparsifier=sparsifier,
         )

@@ -20,9 +20,8 @@ def drawn_by(phase: Phase, draw: Draw) -> Phase:
     """
     if draw == "recipe" or isinstance(phase.objective, Natural):
         return phase
-    plain = replace(phase, equip=None, adapt=None, replays=1, perturbation=None, select=None)
     if draw == "natural":
-        return replace(plain, objective=Natural(), attack=None)
+        return clean(phase)
     threat = getattr(phase.attack, "threat", None)
     if not isinstance(threat, ThreatModel):
         raise ConfigError(
@@ -32,4 +31,19 @@ def drawn_by(phase: Phase, draw: Draw) -> Phase:
             remedy="write draw: natural",
         )
     single_step = FastAT()
-    return replace(plain, objective=single_step, attack=single_step.default_attack(threat))
+    return replace(clean(phase), objective=single_step, attack=single_step.default_attack(threat))
+
+
+def clean(phase: Phase) -> Phase:
+    """Return the phase on clean images alone; it ends with its last epoch, whatever its robust accuracy does."""
+    return replace(
+        phase,
+        objective=Natural(),
+        attack=None,
+        equip=None,
+        adapt=None,
+        replays=1,
+        perturbation=None,
+        monitors=tuple,
+        select=None,
+    )

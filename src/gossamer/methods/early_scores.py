@@ -107,13 +107,17 @@ def _mean_gradients(model: nn.Module, layers: tuple[Target, ...], scene: Scene, 
 
 @contextmanager
 def _linearised(model: nn.Module) -> Generator[None]:
-    """Hold every tensor of the model at its absolute value, in float64 and eval mode; afterwards it is as before."""
+    """Hold every tensor of the model at its absolute value, in float64 and eval mode; afterwards it is as before.
+
+    Buffers too, statistics of batch norms among them, as in the authors' code.
+    """
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     training = model.training
     model.double().eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.abs_()
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.abs_()
     try:
         yield
     finally:

@@ -52,13 +52,12 @@ class Hydra:
 
     def phases(self, base: Phase, model: str) -> Sequence[Phase]:
         """Return pretraining, the search for a mask, and fine-tuning under it."""
-        rate = base.optimizer.lr
         pretrain = replace(base, name="pretrain")
         prune = replace(
             base,
             name="prune",
             epochs=self.prune_epochs or max(1, round(base.epochs / 5)),
-            optimizer=replace(base.optimizer, lr=rate * self.prune_lr),
+            optimizer=base.optimizer.scaled(self.prune_lr),
             sparsifier=self._search,
             start=FromLatents("pretrain.end"),
         )
@@ -67,7 +66,7 @@ class Hydra:
             base,
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=rate * self.finetune_lr),
+            optimizer=base.optimizer.scaled(self.finetune_lr),
             sparsifier=HeldMask,
             start=FromLatents("prune.end"),
         )

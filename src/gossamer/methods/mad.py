@@ -10,10 +10,10 @@ from gossamer.attacks.pgd import PGD
 from gossamer.attacks.starts import GaussianStart
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs, check_rate
+from gossamer.methods.drawing import clean
 from gossamer.objectives.adversarial import Adversarial
 from gossamer.objectives.checks import check_weight
 from gossamer.objectives.mart import Mart
-from gossamer.objectives.natural import Natural
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.mad_saliency import HeldWithBiases, Removes, controlled, cut, saliency
 from gossamer.training.optimizers import OptimizerSpec
@@ -96,14 +96,7 @@ class MAD:
                 remedy="name one, such as pgd, or choose an objective that brings its own",
             )
         pretrain = replace(
-            base,
-            name="pretrain",
-            epochs=self.pretrain_epochs or max(1, round(base.epochs * 10 / 3)),
-            objective=Natural(),
-            attack=None,
-            equip=None,
-            adapt=None,
-            replays=1,
+            clean(base), name="pretrain", epochs=self.pretrain_epochs or max(1, round(base.epochs * 10 / 3))
         )
         adversarial = replace(base, name="adversarial", start=FromState("pretrain.end"))
         start = CutBySaliency(
@@ -120,7 +113,7 @@ class MAD:
             base,
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.finetune_lr),
+            optimizer=base.optimizer.scaled(self.finetune_lr),
             sparsifier=HeldWithBiases,
             start=FromState("cut.end"),
         )

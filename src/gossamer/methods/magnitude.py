@@ -7,7 +7,7 @@ from typing import Literal
 
 from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import HardMask
-from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.patterns import PatternSpec
 from gossamer.sparsity.patterns import pattern as make_pattern
@@ -35,6 +35,7 @@ class Magnitude:
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
+        check_scope(self.scope, self.budget)
         make_budget(self.budget)
         make_pattern(self.pattern)
         check_epochs("method.finetune_epochs", self.finetune_epochs)
@@ -51,7 +52,7 @@ class Magnitude:
             base,
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.finetune_lr),
+            optimizer=base.optimizer.scaled(self.finetune_lr),
             sparsifier=partial(
                 HardMask,
                 density=self.density,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gossamer.errors import ConfigError
+from gossamer.methods.drawing import clean
 from gossamer.objectives.natural import Natural
 from gossamer.training.phases import Phase, Start
 from gossamer.training.schedules import Continued, Schedule
@@ -39,20 +40,12 @@ def after_natural_epochs(phase: Phase, epochs: int, start: Start) -> Sequence[Ph
     if epochs == 0 or isinstance(phase.objective, Natural):
         return (phase,)
     opening = replace(
-        phase,
+        clean(phase),
         name=NATURAL,
         epochs=epochs,
-        objective=Natural(),
-        attack=None,
-        adapt=None,
-        equip=None,
-        replays=1,
         schedule=Opening(schedule=phase.schedule, epochs=phase.epochs),
-        perturbation=None,
         average=None,
         probes=(),
-        monitors=tuple,
-        select=None,
     )
     rest = replace(
         phase,

@@ -8,9 +8,10 @@ from typing import Any, Literal, cast
 
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs
+from gossamer.objectives.several import Several
 from gossamer.sparsity import Sparsifier
 from gossamer.sparsity.admm import Interval
-from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.patterns import PatternSpec
 from gossamer.sparsity.patterns import pattern as make_pattern
@@ -108,6 +109,8 @@ class OneShotADMM:
 
     def __post_init__(self) -> None:
         check_density(self.start_density, "method.start_density")
+        check_scope(self.scope, self.budget)
+        self._refuse_idle_options()
         self._sparsifier(1, (), ())
         check_epochs("method.steps_epochs", self.steps_epochs)
         density_at(self.tightening, 0.0, start=self.start_density, end=self.density)
@@ -137,7 +140,7 @@ class OneShotADMM:
         monitors, schedule = base.monitors, base.schedule
         if self.extra_epochs:
             monitors, schedule = partial(self._monitors, base), Until(epochs=epochs, then=base.schedule)
-        eps, steps = self._radii(base.attack), self._steps(base.attack)
+        eps, steps = self._radii(base), self._steps(base.attack)
         phase = replace(
             base,
             epochs=epochs + self.extra_epochs,
@@ -148,11 +151,29 @@ class OneShotADMM:
         )
         return (phase,)
 
+    def _refuse_idle_options(self) -> None:
+        """Refuse an option of another set than the one named."""
+        for name, of in (("funnel_ratio", "funnel"), ("phi", "redundant"), ("bits", "quantised")):
+            default = type(self).__dataclass_fields__[name].default
+            if self.set != of and getattr(self, name) != default:
+                self._refuse(name, f"nothing beside set: {self.set}", f"leave it out, or write set: {of}")
+        if self.set == "funnel" and (self.scope != "global" or self.budget != "uniform"):
+            raise ConfigError(
+                "method.set",
+                expected="funnel without scope and budget: it divides the density itself",
+                got=f"scope: {self.scope}, budget: {self.budget}",
+                remedy="leave both out, or write set: irregular",
+            )
+
     def _monitors(self, base: Phase) -> list[Any]:
         return [*base.monitors(), WhileFalling(base.epochs, self.least_fall)]
 
-    def _radii(self, attack: Attack | None) -> tuple[float, ...]:
+    def _radii(self, base: Phase) -> tuple[float, ...]:
         """Return the radius of each stage; raises ConfigError where the attack has none and stages are asked for."""
+        attack = base.attack
+        if isinstance(base.objective, Several):
+            # It attacks under threats of its own, whatever the attack's.
+            return self._none("eps", "the recipe's threat alone", attack)
         threat = getattr(attack, "threat", None)
         if isinstance(threat, ThreatModel):
             return tuple(share * threat.eps for share in (PUBLISHED_EPS if self.eps is None else self.eps))

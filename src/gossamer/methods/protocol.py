@@ -1,12 +1,13 @@
 """What a method is: options, and the phases that make a network robust and sparse."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 
 
+@runtime_checkable
 class Method(Protocol):
     """A published method as values: each of its phases is the recipe's phase with some fields replaced."""
 

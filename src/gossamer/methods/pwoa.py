@@ -83,7 +83,6 @@ class PwoA:
                 got=self.mix_ratio,
                 remedy="leave it out, or choose an objective with one",
             )
-        rate = base.optimizer.lr
         pretrain = replace(base, name="pretrain")
         taught = replace(base, equip=taught_by_itself, adapt=None, replays=1, perturbation=None)
         if self.mix_ratio == 0.0:
@@ -93,7 +92,7 @@ class PwoA:
             name="admm",
             epochs=self.admm_epochs or max(1, round(base.epochs / 2)),
             objective=self._objective(bottleneck=False),
-            optimizer=replace(base.optimizer, lr=rate * self.admm_lr),
+            optimizer=base.optimizer.scaled(self.admm_lr),
             schedule=Sawtooth(period=self.update_every),
             sparsifier=self._draw,
             start=FromState(TEACHER),
@@ -103,7 +102,7 @@ class PwoA:
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
             objective=self._objective(bottleneck=True),
-            optimizer=replace(base.optimizer, lr=rate * self.finetune_lr),
+            optimizer=base.optimizer.scaled(self.finetune_lr),
             schedule=Cosine(floor=8e-6),
             sparsifier=partial(HeldMask, contract=self._constraint().contract),
             start=FromState("admm.end"),

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from gossamer.sparsity import HardMask
-from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
@@ -22,6 +22,7 @@ class Random:
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
+        check_scope(self.scope, self.budget)
         make_budget(self.budget)
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:

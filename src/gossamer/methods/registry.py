@@ -33,6 +33,8 @@ from gossamer.methods.scratch_ticket import ScratchTicket
 from gossamer.methods.set import SET
 from gossamer.methods.soft_deep_r import SoftDeepR
 from gossamer.methods.twinrep import TwinRep
+from gossamer.plugins import is_reference
+from gossamer.plugins import make as make_foreign
 from gossamer.training.options import construct
 
 
@@ -139,10 +141,18 @@ METHODS: Mapping[str, MethodEntry] = {
 
 
 def build(name: str, **options: object) -> Method:
-    """Return a method by name; raises ConfigError for an unknown name or option, and for an impossible value."""
+    """Return the method of a name in METHODS, or of a user's "package.module:factory", called with the options.
+
+    Raises ConfigError for an unknown name or option, and for an impossible value.
+    """
+    if is_reference(name):
+        return _build_foreign(name, options)
     if name not in METHODS:
         raise ConfigError(
-            "method.name", expected=f"one of {', '.join(METHODS)}", got=repr(name), remedy="check its spelling"
+            "method.name",
+            expected=f"one of {', '.join(METHODS)}, or package.module:factory",
+            got=repr(name),
+            remedy="check its spelling",
         )
     entry = METHODS[name]
     if entry.needs_density and "density" not in options:
@@ -162,3 +172,15 @@ def check_pair(method: str, objective: str) -> None:
         return
     allowed = "an objective that the method can run with"
     raise ConfigError("objective.name", expected=allowed, got=f"{objective} with method {method}", remedy=reason)
+
+
+def _build_foreign(reference: str, options: Mapping[str, object]) -> Method:
+    made = make_foreign(reference, **options)
+    if not isinstance(made, Method):
+        raise ConfigError(
+            f"method {reference}",
+            expected="a factory that returns an object with default_optimizer and phases",
+            got=type(made).__name__,
+            remedy="define both, as gossamer.methods.protocol.Method describes them",
+        )
+    return made

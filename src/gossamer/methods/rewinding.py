@@ -89,7 +89,7 @@ class Rewinding:
         return tuple(phases)
 
     def _dense(self, base: Phase) -> Phase:
-        optimizer = replace(base.optimizer, lr=base.optimizer.lr * self.draw_lr)
+        optimizer = base.optimizer.scaled(self.draw_lr)
         dense = replace(base, name=TRAIN, optimizer=optimizer, publish=(*base.publish, self.rewind_epoch))
         return drawn_by(dense, self.draw)
 

@@ -10,7 +10,7 @@ from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import HeldMask
 from gossamer.sparsity.admm import ADMM, Interval
-from gossamer.sparsity.budgets import Budget, BudgetSpec, Shapes, total_budget
+from gossamer.sparsity.budgets import Budget, BudgetSpec, Shapes, divide, total_budget
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.patterns import PatternSpec
 from gossamer.sparsity.patterns import pattern as make_pattern
@@ -52,7 +52,7 @@ class DenseLinear:
                 remedy="raise it, or write linear: pruned",
             )
         shared = left / sum(sizes[name] for name in rest) if rest else 1.0
-        convolutions = self.then(rest, min(1.0, shared)) if rest else {}
+        convolutions = divide(self.then, rest, min(1.0, shared)) if rest else {}
         return {name: linear.get(name, convolutions.get(name, 0)) for name in sizes}
 
 
@@ -106,7 +106,7 @@ class RobustADMM:
             base,
             name="admm",
             epochs=epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.admm_lr),
+            optimizer=base.optimizer.scaled(self.admm_lr),
             schedule=self._later(Sawtooth(period=interval), base),
             sparsifier=partial(self._sparsifier, interval),
             start=FromState("pretrain.end"),
@@ -115,7 +115,7 @@ class RobustADMM:
             base,
             name="retrain",
             epochs=self.retrain_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self.retrain_lr),
+            optimizer=base.optimizer.scaled(self.retrain_lr),
             schedule=self._later(Steps(milestones=(0.4, 0.75)), base),
             sparsifier=partial(HeldMask, contract=self._constraint().contract),
             start=FromState("admm.end"),

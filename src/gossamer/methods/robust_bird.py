@@ -94,8 +94,8 @@ class RobustBird:
                 got=epochs,
                 remedy="leave it out",
             )
-        draw = replace(
-            base,
+        return replace(
+            drawn_by(base, self.draw),
             name=DRAW,
             epochs=epochs,
             schedule=Opening(schedule=base.schedule, epochs=base.epochs),
@@ -106,7 +106,6 @@ class RobustBird:
             monitors=self._monitors,
             select=None,
         )
-        return drawn_by(draw, self.draw)
 
     def _settling(self) -> SettlingMask:
         return SettlingMask(density=self.density, window=self.window)

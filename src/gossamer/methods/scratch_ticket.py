@@ -28,9 +28,10 @@ class ScratchTicket(EdgePopup):
 
     finetune: `none` ships the ticket as found; `inherit` trains its weights from where they stand, `reinit` from new
     random ones. finetune_epochs: None for the recipe's; finetune_lr: as a share of the search's, None for 0.1
-    (inherit) or 1 (reinit). switch: further densities; one search for each from the same random weights, and what ships
-    draws one ticket anew at every forward pass (the random RST switch), the ticket of `density` being its twin without
-    draws. Tickets to switch between share their weights, so they are not fine-tuned.
+    (inherit) or 1 (reinit); neither without a fine-tuning. switch: further densities; one search for each from the same
+    random weights, and what ships draws one ticket anew at every forward pass (the random RST switch), the ticket of
+    `density` being its twin without draws. Tickets to switch between share their weights: they are not fine-tuned, and
+    no weights are chosen whose size depends on the density.
     """
 
     finetune: Literal["none", "inherit", "reinit"] = "none"
@@ -42,6 +43,7 @@ class ScratchTicket(EdgePopup):
         super().__post_init__()
         check_epochs("method.finetune_epochs", self.finetune_epochs)
         check_rate("method.finetune_lr", self._finetune_rate)
+        self._check_idle()
         for density in self.switch:
             check_density(density, "method.switch")
         if len({self.density, *self.switch}) != 1 + len(self.switch):
@@ -58,10 +60,31 @@ class ScratchTicket(EdgePopup):
                 got=self.finetune,
                 remedy="leave out method.switch or method.finetune",
             )
+        if self.switch and self.weights == "scaled-signed-constant":
+            raise ConfigError(
+                "method.weights",
+                expected="a size that does not depend on the density, as tickets to switch between share their weights",
+                got=self.weights,
+                remedy="write weights: signed-constant, or leave out method.switch",
+            )
+
+    def _check_idle(self) -> None:
+        """Refuse options of a fine-tuning where there is none."""
+        for field in ("finetune_epochs", "finetune_lr"):
+            value = getattr(self, field)
+            if self.finetune == "none" and value is not None:
+                raise ConfigError(
+                    f"method.{field}",
+                    expected="nothing beside finetune: none",
+                    got=value,
+                    remedy="write finetune: inherit or finetune: reinit, or leave it out",
+                )
 
     def phases(self, base: Phase, model: str) -> Sequence[Phase]:
         """Return the search; after it fine-tuning, or further searches and the switch between what they found."""
-        search = replace(base, name=SEARCH, sparsifier=self.search(self.density))
+        if self.finetune == "none":
+            self.refuse_two_perturbations(base)
+        search = replace(self.searching(base, self.density), name=SEARCH)
         if self.switch:
             return self._switching(base, search)
         if self.finetune == "none":
@@ -82,9 +105,7 @@ class ScratchTicket(EdgePopup):
         return FINETUNE_RATE.get(self.finetune, 1.0) if self.finetune_lr is None else self.finetune_lr
 
     def _switching(self, base: Phase, first: Phase) -> Sequence[Phase]:
-        others = [
-            replace(base, name=f"{SEARCH}-{density:g}", sparsifier=self.search(density)) for density in self.switch
-        ]
+        others = [replace(self.searching(base, density), name=f"{SEARCH}-{density:g}") for density in self.switch]
         tickets = Tickets([f"{each.name}.end" for each in (first, *others)])
         gather = replace(
             base,

@@ -26,7 +26,7 @@ def score_tensors(model: nn.Module) -> Sequence[nn.Parameter]:
 
 
 def check_sharpness(gamma: float, warmup: int | None) -> None:
-    """Raise ConfigError unless gamma is a share of a layer's norm in [0, 1) and the warm-up no less than nothing."""
+    """Raise ConfigError unless gamma is a share of a layer's norm in [0, 1), and a warm-up one of at least 0 epochs."""
     if not 0.0 <= gamma < 1.0:
         raise ConfigError(
             "method.score_sharpness",
@@ -37,6 +37,13 @@ def check_sharpness(gamma: float, warmup: int | None) -> None:
     if warmup is not None and warmup < 0:
         raise ConfigError(
             "method.sharpness_warmup", expected="at least 0 epochs", got=warmup, remedy="leave it out for a quarter"
+        )
+    if warmup is not None and gamma == 0.0:
+        raise ConfigError(
+            "method.sharpness_warmup",
+            expected="nothing without method.score_sharpness",
+            got=warmup,
+            remedy="write score_sharpness: 0.01, say, or leave both out",
         )
 
 

@@ -76,9 +76,13 @@ def build_model(recipe: Recipe, data: DataSet) -> nn.Module:
         if is_reference(recipe.model.name):
             _refuse_normalisation(recipe)
             return build_foreign_model(recipe.model.name, options)
-        if recipe.model.name in MODELS:
-            options = {**_fitting(data), **_normalisation(recipe), **options}
-        return build_named_model(recipe.model.name, **options)
+        return build_named_model(recipe.model.name, **model_options(recipe, data))
+
+
+def model_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """Return every option that a network of `gossamer.models` is built with, also those that follow from the data."""
+    options = recipe.model.options
+    return {**_fitting(data), **_normalisation(recipe), **options} if recipe.model.name in MODELS else dict(options)
 
 
 def build_foreign_model(reference: str, options: Mapping[str, Any]) -> nn.Module:

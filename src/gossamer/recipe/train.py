@@ -27,6 +27,7 @@ from gossamer.threat import ThreatModel
 from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
 from gossamer.training.progress import Progress, Silent
+from gossamer.training.rehearsal import rehearse
 from gossamer.training.run import run_phases
 from gossamer.training.tensorboard import Scalars
 
@@ -61,6 +62,8 @@ def train(
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases = build_phases(chosen, prepared.parts)
     build_model(chosen, prepared.parts.train)
+    if not RunFolder(path).recipe.exists():
+        rehearse(phases, lambda: build_model(chosen, prepared.parts.train), prepared.parts.train)
     unlabelled = open_source(chosen, prepared.parts.train, path, data_dir)
     folder = _folder(path, chosen)
     with lock.writer(folder), shown:

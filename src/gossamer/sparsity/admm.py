@@ -20,7 +20,7 @@ from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.finalize import finalise, plain_copy
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
-from gossamer.sparsity.protocol import Finalised, Horizon
+from gossamer.sparsity.protocol import Averaged, Finalised, Horizon
 from gossamer.sparsity.sets import ConstraintSet
 from gossamer.sparsity.targets import targets
 
@@ -118,8 +118,10 @@ class ADMM(NoSparsifier):
 
     constraint: the set, given a density; rho, rho_factor, dual_first: as in `Splitting`; interval: between two updates
     of Z and U. What is finalised is the projection of W onto the set; ships: the last step of the phase projects W
-    itself, so that what trained and what ships are one.
+    itself, so that what trained and what ships are one. Of averaged weights too it is the projection that ships.
     """
+
+    averaged: Averaged = "trainable"
 
     def __init__(
         self,

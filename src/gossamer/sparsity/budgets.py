@@ -12,6 +12,20 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 WorkUnit: TypeAlias = Literal["multiply-adds", "latency"]
 BudgetSpec: TypeAlias = str | Mapping[str, object]
 
+# The methods that measure their network before they divide its density.
+MEASURING = (
+    "random",
+    "magnitude",
+    "gradual",
+    "set",
+    "rigl",
+    "flying-bird",
+    "edge-popup",
+    "scratch-ticket",
+    "robust-subnet",
+    "hydra",
+)
+
 
 def check_density(density: float, field: str = "density") -> float:
     """Return a density in (0, 1]; raises ConfigError with the likely mistake named."""
@@ -183,7 +197,7 @@ class Explicit:
                     got=pattern,
                     remedy=f"the layers are {', '.join(sizes)}",
                 )
-        named = {name: share for name in sizes if (share := self._share(name)) is not None}
+        named = {name: share for name in sizes if (share := self.share(name)) is not None}
         counts = {name: int(share * sizes[name]) for name, share in named.items()}
         rest = {name: size for name, size in sizes.items() if name not in named}
         left = total_budget(sizes, density) - sum(counts.values())
@@ -197,7 +211,8 @@ class Explicit:
         even = left / sum(rest.values()) if rest else 0.0
         return {name: counts.get(name, int(even * size)) for name, size in sizes.items()}
 
-    def _share(self, name: str) -> float | None:
+    def share(self, name: str) -> float | None:
+        """Return the density that a layer is given by name, None where it shares what remains."""
         return next((share for pattern, share in self.densities.items() if fnmatchcase(name, pattern)), None)
 
 
@@ -236,7 +251,7 @@ class LeastWork:
                 "method.budget",
                 expected="a method that measures its network before it divides",
                 got="least-work without costs",
-                remedy="use it with magnitude, random, gradual, hydra, edge-popup or robust-subnet",
+                remedy=f"use it with {', '.join(MEASURING)}, or choose another budget",
             )
         wanted = total_budget(sizes, density)
         counts = {name: min(size, int(self.floor * density * size)) for name, size in sizes.items()}
@@ -285,8 +300,47 @@ def budget(spec: BudgetSpec) -> Budget:
         raise ConfigError("method.budget", expected=f"options of {name}", got=repr(spec), remedy=str(error)) from error
 
 
+def check_scope(scope: str, budget: BudgetSpec) -> None:
+    """Raise ConfigError for a scope that is none, and for a budget that a global choice would never ask."""
+    if scope not in ("global", "layer"):
+        raise ConfigError("method.scope", expected="global or layer", got=repr(scope), remedy="choose one of the two")
+    if scope == "global" and budget not in ("uniform", {"name": "uniform"}):
+        raise ConfigError(
+            "method.budget",
+            expected="none beside scope: global, under which all layers share one choice",
+            got=budget,
+            remedy="write scope: layer, or budget: uniform",
+        )
+
+
+def divide(budget: Budget, shapes: Shapes, density: float) -> dict[str, int]:
+    """Return how many weights a budget gives each layer, as far as a network can train with them.
+
+    Raises ConfigError as `check_counts` does, and where a layer would be left without a weight, which cuts the network
+    through: unless that was asked for, by an explicit density of 0, a least-work floor of 0 or another's own budget.
+    """
+    counts, sizes = dict(budget(shapes, density)), _sizes(shapes)
+    check_counts(counts, sizes)
+    for name, count in counts.items():
+        if count == 0 and not _may_be_empty(budget, name):
+            raise ConfigError(
+                f"method.density for {name}",
+                expected=f"at least one of its {sizes[name]:,} weights",
+                got=f"none at density {density:g}",
+                remedy="raise the density, or give small layers more: method.budget: {name: adaptive, p: 0.1}",
+            )
+    return counts
+
+
 def check_counts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> None:
-    """Raise ConfigError where a layer is asked to keep more weights than it has, or fewer than none."""
+    """Raise ConfigError where counts are not of these layers, or a layer is to keep more than it has or below none."""
+    if set(counts) != set(sizes):
+        raise ConfigError(
+            "method.budget",
+            expected=f"a number of weights for each of {', '.join(sizes)}",
+            got=", ".join(counts) or "nothing",
+            remedy="mend the budget, or choose another",
+        )
     for name, count in counts.items():
         if not 0 <= count <= sizes[name]:
             raise ConfigError(
@@ -295,6 +349,14 @@ def check_counts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> None:
                 got=f"{count:,}",
                 remedy="lower method.density, or choose another budget",
             )
+
+
+def _may_be_empty(budget: Budget, name: str) -> bool:
+    if isinstance(budget, Explicit):
+        return budget.share(name) == 0.0
+    if isinstance(budget, LeastWork):
+        return budget.floor == 0.0
+    return not isinstance(budget, Uniform | Adaptive | ErdosRenyi | IGQ | Funnel)
 
 
 def _sizes(shapes: Shapes) -> dict[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gossamer.sparsity.budgets import Budget, total_budget
+from gossamer.sparsity.budgets import Budget, check_counts, divide, total_budget
 from gossamer.sparsity.masks import Masks
 
 
@@ -18,7 +18,8 @@ def best_of_all(scores: Mapping[str, Tensor], keep: int) -> Masks:
 
 
 def best_of_each(scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> Masks:
-    """Keep exactly `keep[name]` weights of every layer, those of the highest score."""
+    """Keep exactly `keep[name]` weights of every layer, those of the highest score; raises ConfigError for too many."""
+    check_counts(keep, {name: score.numel() for name, score in scores.items()})
     return Masks({name: _best(score.reshape(-1), keep[name]).reshape(score.shape) for name, score in scores.items()})
 
 
@@ -26,7 +27,7 @@ def choose(scores: Mapping[str, Tensor], density: float, budget: Budget | None) 
     """Keep the best-scored weights: int(density * N) of the whole network where budget is None, else layer by layer."""
     if budget is None:
         return best_of_all(scores, total_budget({name: score.numel() for name, score in scores.items()}, density))
-    return best_of_each(scores, budget({name: tuple(score.shape) for name, score in scores.items()}, density))
+    return best_of_each(scores, divide(budget, {name: tuple(score.shape) for name, score in scores.items()}, density))
 
 
 def _best(scores: Tensor, keep: int) -> Tensor:

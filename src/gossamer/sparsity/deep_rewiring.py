@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import BudgetSpec, check_counts, check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_counts, check_density, divide
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import best_of_all, best_of_each
 from gossamer.sparsity.masks import Masks
@@ -61,8 +61,8 @@ class DeepRewiring(SignedWeights):
         return sum(self._wanted.values())
 
     def _plan(self) -> None:
-        self._wanted = self._budget({layer.name: tuple(layer.weight.shape) for layer in self._layers}, self.density)
-        check_counts(self._wanted, {layer.name: layer.size for layer in self._layers})
+        shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
+        self._wanted = divide(self._budget, shapes, self.density)
 
     def _draw_theta(self, layer: Target) -> Tensor:
         """Return |N(0, 1)| / sqrt(fan-in) at the layer's count of positions, exactly 0 elsewhere."""

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from gossamer.seeding import Draws
 from gossamer.sparsity.admm import Interval, Splitting
-from gossamer.sparsity.budgets import Budget, check_density, total_budget
+from gossamer.sparsity.budgets import Budget, check_density, divide, total_budget
 from gossamer.sparsity.choose import best_of_all
 from gossamer.sparsity.factor_layers import (
     FACTORISED,
@@ -123,9 +123,9 @@ class Factorised(NoSparsifier):
         shapes = {layer.name: tuple(layer.parameter.shape) for layer in self._layers}
         sizes = {layer.name: layer.size for layer in self._layers}
         self._dense_weights = sum(sizes.values())
-        self._keep = (
-            {WHOLE: total_budget(sizes, self.density)} if self._budget is None else self._budget(shapes, self.density)
-        )
+        self._keep = {WHOLE: total_budget(sizes, self.density)}
+        if self._budget is not None:
+            self._keep = divide(self._budget, shapes, self.density)
         for layer in self._layers:
             if can_be_factorised(layer.module) and not parametrize.is_parametrized(layer.module, "weight"):
                 factorise(layer)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import BudgetSpec, check_density, total_budget
+from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope, divide, total_budget
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import best_of_all, best_of_each
 from gossamer.sparsity.dynamic_mask import check_every, check_share, known
@@ -47,7 +47,8 @@ class GradualPruning(HeldMask):
     ) -> None:
         super().__init__()
         self.density = check_density(density, "method.density")
-        check_gradual(scope=scope, schedule=schedule, begin=begin, end=end, every=every)
+        check_scope(scope, budget)
+        check_gradual(schedule=schedule, begin=begin, end=end, every=every)
         self._scope = scope
         self._budget = make_budget(budget)
         self._schedule = schedule
@@ -66,7 +67,7 @@ class GradualPruning(HeldMask):
         super().attach(model, draws, horizon)
         shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
         self._budget = settled(self._budget, model, horizon)
-        self._final = self._budget(shapes, self.density)
+        self._final = divide(self._budget, shapes, self.density)
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Cut if it is time; zero what was cut, and its momentum."""
@@ -109,10 +110,8 @@ class GradualPruning(HeldMask):
         return best_of_each(scores, left)
 
 
-def check_gradual(*, scope: str, schedule: str, begin: float, end: float, every: int) -> None:
+def check_gradual(*, schedule: str, begin: float, end: float, every: int) -> None:
     """Raise ConfigError for options that cannot be."""
-    if scope not in ("global", "layer"):
-        raise ConfigError("method.scope", expected="global or layer", got=repr(scope), remedy="choose one of the two")
     density_at(schedule, 0.0, start=1.0, end=1.0)
     check_share("method.begin", begin)
     check_share("method.end", end)

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.held_mask import HeldMask
 from gossamer.sparsity.patterns import IRREGULAR, PatternSpec
@@ -33,8 +32,7 @@ class HardMask(HeldMask):
         budget: BudgetSpec = "uniform",
         pattern: PatternSpec = "irregular",
     ) -> None:
-        if scope not in ("global", "layer"):
-            raise ConfigError("method.scope", expected="global or layer", got=scope, remedy="choose one of the two")
+        check_scope(scope, budget)
         self._pattern = make_pattern(pattern)
         super().__init__(contract="exact" if self._pattern == IRREGULAR else "at-most")
         self.density = check_density(density, "method.density")

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError, RunError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import Budget, BudgetSpec, check_density
+from gossamer.sparsity.budgets import Budget, BudgetSpec, check_density, divide
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import best_of_each
 from gossamer.sparsity.finalize import finalise
@@ -126,9 +126,11 @@ class RateSearch(NoSparsifier):
             raise ConfigError("horizon", expected="the length of training", got="nothing", remedy="give epochs")
         self._epochs = horizon.epochs
         shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
-        share = self.density if self._learn == "scores" else self._initial
-        counts = self._budget(shapes, share)
-        self._fixed = counts if self._learn == "scores" else {}
+        if self._learn == "scores":
+            self._fixed = counts = divide(self._budget, shapes, self.density)
+        else:
+            # Where rates start, a layer may be too small for a whole weight: it is lifted to its floor.
+            counts = self._budget(shapes, self._initial)
         freeze_weights(model)
         for layer in self._layers:
             weight = layer.parameter.detach().clone()

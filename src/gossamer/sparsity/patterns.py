@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gossamer.errors import ConfigError
-from gossamer.sparsity.budgets import Budget, total_budget
+from gossamer.sparsity.budgets import Budget, divide, total_budget
 from gossamer.sparsity.choose import best_of_all, best_of_each, choose
 from gossamer.sparsity.masks import Masks
 
@@ -73,13 +73,13 @@ class Tiles:
             parts = kept.split([mean.numel() for mean in means.values()])
             chosen = {name: part.reshape(means[name].shape) for name, part in zip(means, parts, strict=True)}
         else:
-            counts = budget({name: tuple(score.shape) for name, score in scores.items()}, density)
+            counts = divide(budget, {name: tuple(score.shape) for name, score in scores.items()}, density)
             chosen = {name: self._best(name, scores[name], mean, counts[name]) for name, mean in means.items()}
         return Masks({name: self._spread(chosen[name], score) for name, score in scores.items()})
 
     def _best(self, name: str, score: Tensor, mean: Tensor, count: int) -> Tensor:
         sizes = self._sizes(score)
-        if count < int(sizes.min()):
+        if 0 < count < int(sizes.min()):
             raise ConfigError(
                 f"method.density for {name}",
                 expected=f"room for one tile of {int(sizes.min()):,} weights",
@@ -144,7 +144,7 @@ class NofM:
         if budget is None:
             total = total_budget({name: score.numel() for name, score in scores.items()}, density)
             return best_of_all(within, min(total, sum(int(each.sum()) for each in admitted.values())))
-        counts = budget({name: tuple(score.shape) for name, score in scores.items()}, density)
+        counts = divide(budget, {name: tuple(score.shape) for name, score in scores.items()}, density)
         return best_of_each(within, {name: min(counts[name], int(each.sum())) for name, each in admitted.items()})
 
     def _admit(self, score: Tensor) -> Tensor:

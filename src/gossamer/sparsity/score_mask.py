@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import BudgetSpec, check_density
+from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import choose
 from gossamer.sparsity.finalize import finalise
@@ -95,7 +95,7 @@ class ScoreMask(NoSparsifier):
     ) -> None:
         super().__init__()
         self.density = check_density(density, "method.density")
-        _check_choice("method.scope", scope, ("global", "layer"))
+        check_scope(scope, budget)
         _check_choice("method.weights", weights, FROZEN_WEIGHTS)
         _check_choice("method.scores", scores, FIRST_SCORES)
         _check_choice("method.batch_norm", batch_norm, BATCH_NORMS)
@@ -133,9 +133,7 @@ class ScoreMask(NoSparsifier):
     @torch.no_grad()
     def refresh(self) -> None:
         """Choose the kept weights anew from the scores as they stand."""
-        scores = {layer.name: layer.parameter.detach().abs() for layer in self._layers}
-        density = density_at("geometric", self._stage / self._stages, start=1.0, end=self.density)
-        chosen = choose(scores, density, None if self._scope == "global" else self._budget)
+        chosen = self._chosen(density_at("geometric", self._stage / self._stages, start=1.0, end=self.density))
         for layer in self._layers:
             kept(layer).mask.copy_(chosen[layer.name])
 
@@ -158,8 +156,8 @@ class ScoreMask(NoSparsifier):
         return Masks({layer.name: kept(layer).mask.clone() for layer in self._layers})
 
     def finalize(self, model: nn.Module) -> Finalised:
-        """Return a plain copy with the chosen weights; scores are left behind."""
-        return finalise(model, self.masks())
+        """Return a plain copy with the weights chosen at the final density; scores are left behind."""
+        return finalise(model, self._chosen(self.density))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return stage and counter; scores, weights and masks are in the model."""
@@ -170,6 +168,11 @@ class ScoreMask(NoSparsifier):
         self._stage = int(state["stage"])
         self._entered = state["entered"]
         self.refresh()
+
+    @torch.no_grad()
+    def _chosen(self, density: float) -> Masks:
+        scores = {layer.name: layer.parameter.detach().abs() for layer in self._layers}
+        return choose(scores, density, None if self._scope == "global" else self._budget)
 
     def _steps_ahead(self, horizon: Horizon | None) -> int:
         if horizon is not None:

@@ -1,7 +1,7 @@
 """How weights move: SGD with coupled decay (torch's own), and SGD that decays first, decoupled from the gradient."""
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -85,6 +85,10 @@ class OptimizerSpec:
                 got=f"kind {self.kind} with momentum {self.momentum}",
                 remedy="leave nesterov out, or choose kind: sgd",
             )
+
+    def scaled(self, share: float) -> "OptimizerSpec":
+        """Return the same optimiser at a share of the learning rate."""
+        return replace(self, lr=self.lr * share)
 
     def build(self, model: nn.Module, undecayed: Collection[nn.Parameter] = ()) -> Optimizer:
         """Return the optimiser over every trainable parameter of the model; undecayed: those without decay."""
