@@ -15,7 +15,8 @@ from typing import Any
 
 import method_rows
 import record
-from gossamer.recipe.load import load_recipe, to_yaml
+from gossamer.recipe.load import load_recipe, run_name
+from gossamer.recipe.schema import Recipe
 from gossamer.runs import atomic
 from method_rows import SCALES, Attack, Row, Scale
 
@@ -88,7 +89,7 @@ class Job:
         settings = method_rows.settings(self.row, self.scale, self.seed)
         folder = self.runs / self.name
         stored = folder / "recipe.yaml"
-        if stored.exists() and stored.read_text(encoding="utf-8") != to_yaml(load_recipe(self.row.recipe, settings)):
+        if stored.exists() and _said(load_recipe(stored)) != _said(load_recipe(self.row.recipe, settings)):
             return f"{self.name}: made by another recipe; remove it and what lies beside it to make it again"
         if not self._trained(folder):
             flags = [part for setting in settings for part in ("--set", setting)]
@@ -148,6 +149,11 @@ class Job:
             )
             _, status, usage = os.wait4(process.pid, 0)
         return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+
+
+def _said(recipe: Recipe) -> str:
+    """Return what tells recipes apart, whatever they are called and whichever defaults were added since."""
+    return run_name(recipe.model_copy(update={"name": ""}))
 
 
 def result(name: str, scale: Scale, made: Sequence[Made]) -> record.Result:
