@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gossamer.attacks.pgd import PGD
     from gossamer.data.dataset import from_tensors
     from gossamer.data.registry import load
+    from gossamer.deploy.export import export
     from gossamer.evaluation.audit import audit
     from gossamer.evaluation.curve import security_curve
     from gossamer.evaluation.evaluate import evaluate
@@ -27,6 +28,7 @@ _HOMES = {
     "ThreatModel": "gossamer.threat",
     "audit": "gossamer.evaluation.audit",
     "evaluate": "gossamer.evaluation.evaluate",
+    "export": "gossamer.deploy.export",
     "finalise": "gossamer.sparsity.finalize",
     "from_tensors": "gossamer.data.dataset",
     "load": "gossamer.data.registry",
@@ -44,6 +46,7 @@ __all__ = [
     "ThreatModel",
     "audit",
     "evaluate",
+    "export",
     "finalise",
     "from_tensors",
     "load",

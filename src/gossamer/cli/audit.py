@@ -1,4 +1,4 @@
-"""`gossamer audit`: can the robust accuracy of a run, of an .onnx file or of a model of one's own be trusted?"""
+"""`gossamer audit`: can the robust accuracy of a run, of an artifact or of a model of one's own be trusted?"""
 
 from typing import Annotated
 
@@ -32,6 +32,7 @@ def audit(
     data: options.Data = None,
     data_option: options.DataOptions = None,
     data_dir: options.DataDir = None,
+    trust: options.Trust = False,
     batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -54,6 +55,7 @@ def audit(
         data_options=tuple(data_option or ()),
         data_dir=data_dir,
         part=part,
+        trust=trust,
     )
     folder, subject = source.folder, source.open()
     judged_by = _threat(threat, subject.threat)

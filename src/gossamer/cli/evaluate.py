@@ -1,4 +1,4 @@
-"""`gossamer evaluate`: attack a run, an .onnx file or a model of one's own, and write what was measured."""
+"""`gossamer evaluate`: attack a run, an artifact or a model of one's own, and write what was measured."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +72,7 @@ def evaluate(
     data: options.Data = None,
     data_option: options.DataOptions = None,
     data_dir: options.DataDir = None,
+    trust: options.Trust = False,
     batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -105,6 +106,7 @@ def evaluate(
         data_options=tuple(data_option or ()),
         data_dir=data_dir,
         part=part,
+        trust=trust,
     )
     request = Request(
         source=source,

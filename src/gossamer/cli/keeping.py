@@ -24,11 +24,12 @@ def partial_folder(name: str, asked: Mapping[str, object], folder: RunFolder | N
 
 
 def command_of(words: Sequence[object], flags: Mapping[str, object]) -> str:
-    """Return a command line; a flag without a value is left out, one of several values is repeated."""
+    """Return a command line; a flag that is None or False is left out, True is a flag alone, several are repeated."""
     told = [str(word) for word in words]
     for flag, value in flags.items():
         for each in value if isinstance(value, tuple) else (value,):
-            told += [] if each is None else [flag, str(each)]
+            # Not `each in (None, False)`: 0 is a value.
+            told += [] if each is None or each is False else [flag] if each is True else [flag, str(each)]
     return shlex.join(told)
 
 

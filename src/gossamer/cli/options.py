@@ -5,7 +5,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-Run: TypeAlias = Annotated[Path | None, typer.Argument(help="a run folder or .onnx file; leave out with --model")]
+Run: TypeAlias = Annotated[
+    Path | None, typer.Argument(help="a run folder, an artifact or another .onnx file; leave out with --model")
+]
 Model: TypeAlias = Annotated[str | None, typer.Option(help="package.module:factory of your own model")]
 Weights: TypeAlias = Annotated[Path | None, typer.Option(help="safetensors file for --model")]
 Outputs: TypeAlias = Annotated[str, typer.Option(help="what --model or the file gives: logits or probabilities")]
@@ -14,6 +16,11 @@ Twin: TypeAlias = Annotated[
     typer.Option(help="package.module:factory of a network on which points are sought, as what an .onnx file is of"),
 ]
 TwinWeights: TypeAlias = Annotated[Path | None, typer.Option(help="safetensors file for --twin")]
+
+Trust: TypeAlias = Annotated[
+    bool,
+    typer.Option("--trust", help="compile a .c artifact, or unpickle a .pt2 one, and run it: you know who made it"),
+]
 
 Part: TypeAlias = Annotated[str, typer.Option(help="test, train or held_out")]
 Data: TypeAlias = Annotated[str | None, typer.Option(help="data set, where no run names it (`gossamer list datasets`)")]

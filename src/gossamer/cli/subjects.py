@@ -1,4 +1,4 @@
-"""What do commands work on? A run folder, an .onnx file, or a model and data of one's own, as the options name them."""
+"""What do commands work on? A run folder, an artifact, or a model and data of one's own, as the options name them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from torch import nn
 
 from gossamer.data import DataSet
 from gossamer.data.registry import load
+from gossamer.deploy.artifact import is_artifact, open_artifact
 from gossamer.errors import ConfigError
 from gossamer.evaluation.adapters import Outputs, as_module
-from gossamer.evaluation.onnx_model import OnnxModel
 from gossamer.recipe.build import build_foreign_model
 from gossamer.recipe.open import open_run
 from gossamer.runs import RunFolder, atomic
@@ -36,7 +36,8 @@ class Subject:
 class Source:
     """The options that name a subject and its twin, in plain values that can be sent to another process.
 
-    run: a run folder or an .onnx file. Raises ConfigError where both or neither of run and model are given.
+    run: a run folder or an artifact, any .onnx file included; trust: that a .c or .pt2 one may run code. Raises
+    ConfigError where both or neither of run and model are given.
     """
 
     run: Path | None
@@ -49,20 +50,21 @@ class Source:
     data_options: tuple[str, ...]
     data_dir: Path | None
     part: str
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.model is None):
             raise ConfigError(
                 "what to work on",
-                expected="an .onnx file, a run folder, or --model package.module:factory",
+                expected="a run folder, an artifact, or --model package.module:factory",
                 got="none" if self.run is None else "both",
                 remedy="give one of them",
             )
 
     @property
     def file(self) -> Path | None:
-        """The .onnx file, where that is what the argument names."""
-        return self.run if self.run is not None and self.run.suffix == ".onnx" else None
+        """The artifact, where that is what the argument names."""
+        return self.run if self.run is not None and is_artifact(self.run) else None
 
     @property
     def folder(self) -> RunFolder | None:
@@ -87,6 +89,7 @@ class Source:
             "--data": self.data,
             "--data-option": self.data_options,
             "--data-dir": self.data_dir,
+            "--trust": self.trust,
         }
 
     def open(self) -> Subject:
@@ -100,7 +103,10 @@ class Source:
                 threat=run.threat,
                 dense_weights=run.dense_weights(),
             )
-        network = OnnxModel(self.file) if self.file is not None else own_model(str(self.model), self.weights)
+        if self.file is not None:
+            network = open_artifact(self.file, trust=self.trust).model
+        else:
+            network = own_model(str(self.model), self.weights)
         outputs = cast("Outputs", one_of("--outputs", self.outputs, ("logits", "probabilities")))
         return Subject(
             network=as_module(network, outputs=outputs).eval(),

@@ -114,6 +114,11 @@ class RunFolder:
         return self.path / "results"
 
     @property
+    def artifacts(self) -> Path:
+        """What the run was exported to."""
+        return self.path / "artifacts"
+
+    @property
     def partial(self) -> Path:
         """One directory an evaluation that has not finished."""
         return self.path / "partial"
@@ -146,6 +151,7 @@ class RunFolder:
             self.lock,
             self.checkpoints,
             self.results,
+            self.artifacts,
             self.partial,
             self.panel,
             self.states,

@@ -1,0 +1,134 @@
+"""`gossamer verify`: does an artifact compute what its run computes, and how robust is it as it ships?"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import nn
+
+from gossamer.attacks.registry import build as build_attack
+from gossamer.cli import options
+from gossamer.cli.keeping import command_of, partial_folder, with_command
+from gossamer.cli.subjects import own_model, read_options
+from gossamer.data import DataSet
+from gossamer.data.registry import load
+from gossamer.deploy.artifact import open_artifact
+from gossamer.deploy.verify import LIMIT, QUERIES, Asked
+from gossamer.deploy.verify import verify as examine
+from gossamer.errors import ConfigError
+from gossamer.evaluation.adapters import as_module
+from gossamer.evaluation.setting import Setting
+from gossamer.models.folding import plain_copy
+from gossamer.recipe.open import OpenRun, open_run
+from gossamer.runs import RunFolder
+from gossamer.threat import ThreatModel
+from gossamer.training.devices import place
+from gossamer.training.progress import progress
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="a file that `gossamer export` wrote")],
+    run: Annotated[
+        Path | None, typer.Option(help="the run it came from: its float twin, its data and its threat")
+    ] = None,
+    attack: Annotated[str, typer.Option(help="made on the twin, confirmed on the artifact")] = "autoattack",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="an option of the attack, as steps=20; repeatable")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="of Square, on the artifact itself")] = QUERIES,
+    limit: Annotated[float, typer.Option(help="points that accuracy may lie below the run's; more: exit 1")] = 100
+    * LIMIT,
+    threat: options.Threat = None,
+    n: options.Count = None,
+    part: options.Part = "test",
+    twin: options.Twin = None,
+    twin_weights: options.TwinWeights = None,
+    data: options.Data = None,
+    data_option: options.DataOptions = None,
+    data_dir: options.DataDir = None,
+    trust: options.Trust = False,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    json: options.Json = None,
+) -> None:
+    """Compare an artifact with its run, attack it as it ships, and exit with 1 where it falls short.
+
+    Adversarial examples are made on the float twin and confirmed on the artifact, which Square also attacks itself.
+    Killed, the same command goes on where it stopped.
+    """
+    opened = None if run is None else open_run(run, data_dir)
+    parent = _parent(opened, twin, twin_weights)
+    images = _images(opened, data, tuple(data_option or ()), data_dir, part)
+    judged_by = _threat(threat, opened)
+    subject = open_artifact(artifact, module=parent, trust=trust)
+    folder = None if opened is None else opened.folder
+    given = read_options(tuple(option or ()))
+    asked = Asked(
+        attack=None if parent is None else build_attack(attack, judged_by, **given),
+        threat=judged_by,
+        queries=queries,
+        limit=limit / 100,
+    )
+    # Cells of a protocol lie under the hash of all that decides them: one folder serves every verification.
+    kept = partial_folder("verify", {"artifact": artifact.resolve()}, folder, json)
+    with progress() as shown:
+        found = examine(
+            subject,
+            parent,
+            Setting(
+                data=images,
+                n=n,
+                seed=seed,
+                batch_size=batch_size,
+                device=place(device).device,
+                progress=shown.evaluation,
+                folder=kept,
+            ),
+            asked,
+        )
+    flags = {"--run": run, "--attack": attack, "--option": tuple(option or ()), "--queries": queries, "--limit": limit}
+    flags |= {"--threat": judged_by, "--n": n, "--part": None if part == "test" else part, "--data": data}
+    flags |= {"--data-option": tuple(data_option or ()), "--data-dir": data_dir, "--trust": trust, "--seed": seed}
+    flags |= {"--twin": twin, "--twin-weights": twin_weights}
+    found = with_command(found, command_of(["gossamer", "verify", artifact], flags))
+    print(found)
+    for target in (json, _result(folder, artifact)):
+        if target is not None:
+            found.save(target)
+            print(f"written: {target}")
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
+    if not found.passed:
+        raise SystemExit(1)
+
+
+def _parent(run: OpenRun | None, twin: str | None, weights: Path | None) -> nn.Module | None:
+    if run is not None and twin is not None:
+        raise ConfigError("--twin", expected="no --run beside it", got=twin, remedy="give one of them")
+    if run is not None:
+        return plain_copy(run.twin())
+    return None if twin is None else as_module(own_model(twin, weights, "--twin-weights")).eval()
+
+
+def _images(run: OpenRun | None, data: str | None, given: tuple[str, ...], folder: Path | None, part: str) -> DataSet:
+    if data is not None:
+        return load(data, part, data_dir=folder, **read_options(given, "--data-option"))
+    if run is not None:
+        return run.part(part)
+    raise ConfigError(
+        "what to verify on", expected="--run RUN or --data NAME", got="neither", remedy="give the run it came from"
+    )
+
+
+def _threat(text: str | None, run: OpenRun | None) -> ThreatModel:
+    if text is not None:
+        return ThreatModel.parse(text)
+    if run is None:
+        raise ConfigError("--threat", expected="norm and radius", got="none", remedy="write --threat linf:8/255")
+    return run.threat
+
+
+def _result(folder: RunFolder | None, artifact: Path) -> Path | None:
+    return None if folder is None else folder.result(f"verify-{artifact.name}")

@@ -1,0 +1,79 @@
+"""How much work is an image? Multiplications, additions and bytes moved, counted from the graph of a network."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gossamer.deploy.graph import Convolution, Graph, Linear, Node
+from gossamer.runs import records
+
+FLOAT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One image's work. bytes: weights read once, and every map written once and read once, in float32."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    multiplications: int
+    additions: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """The work of convolutions and linear layers for one image, places in the padding included.
+
+    dense: with every weight; kept: with those that are not zero; signs: the same with one bit a weight, so that a
+    weight costs an addition, and each output one multiplication by the scale. work_ratio: dense multiplications over
+    kept ones, None where none are kept. signs_save: the share of kept operations, multiplications and additions counted
+    as one each, that signs save: at most a half, as all multiplications but one an output go and all additions stay.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    dense: Work
+    kept: Work
+    signs: Work
+    work_ratio: float | None
+    signs_save: float | None
+
+
+def count(graph: Graph) -> Counts:
+    """Return the work of a graph for one image."""
+    layers = [node for node in graph.nodes if isinstance(node.operation, Convolution | Linear)]
+    outputs = sum(math.prod(node.shape) for node in layers)
+    weights = {node.name: _weight(node).numel() for node in layers}
+    nonzero = {node.name: int(_weight(node).count_nonzero()) for node in layers}
+    maps = _map_bytes(graph)
+    dense, kept = (sum(_products(node, each[node.name]) for node in layers) for each in (weights, nonzero))
+    bits = sum(nonzero.values())
+    whole = Work(multiplications=dense, additions=dense, bytes=maps + FLOAT * sum(weights.values()))
+    left = Work(multiplications=kept, additions=kept, bytes=maps + FLOAT * bits)
+    signs = Work(multiplications=outputs, additions=kept, bytes=maps + math.ceil(bits / 8))
+    operations = left.multiplications + left.additions
+    saved = operations - signs.multiplications - signs.additions
+    return Counts(
+        dense=whole,
+        kept=left,
+        signs=signs,
+        work_ratio=dense / kept if kept else None,
+        signs_save=saved / operations if operations else None,
+    )
+
+
+def _weight(node: Node) -> Any:
+    operation: Any = node.operation
+    return operation.weight
+
+
+def _products(node: Node, weights: int) -> int:
+    """Return how often so many weights of a layer are multiplied for one image: once at each place of its map."""
+    return weights * math.prod(node.shape[1:])
+
+
+def _map_bytes(graph: Graph) -> int:
+    sizes = {name: math.prod(shape) for name, shape in graph.shapes().items()}
+    read = sum(sizes[name] for node in graph.nodes for name in node.inputs)
+    return FLOAT * (read + sum(sizes[node.name] for node in graph.nodes))

@@ -1,0 +1,139 @@
+"""How does a written network become something that Python can call? By the user's own compiler, in a private folder."""
+
+import ctypes
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gossamer.deploy.csource.emit import Written
+from gossamer.errors import ConfigError, DataError, RunError
+from gossamer.kernels.build import COMPILERS
+
+OPTIMISE = ("-std=gnu99", "-O3", "-ffp-contract=fast")
+REMEDY = "install gcc or clang, or name one in the environment variable CC"
+ABOUT = """#include "{name}.h"
+long about_{name}(int what, int threads) {{
+    const long numbers[] = {{{upper}_CHANNELS, {upper}_ROWS, {upper}_COLUMNS, {upper}_CLASSES}};
+    return what < 4 ? numbers[what] : (long){upper}_ARENA_BYTES(threads);
+}}
+"""
+
+
+class Compiled:
+    """A loaded network. shape: (C, H, W) of an image; classes: how many logits. Not for two threads at once."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, constants: NDArray[np.uint8] | None) -> None:
+        self._run = _function(library, f"{name}_run_threads", "ppnpi")
+        self._run_one = _function(library, f"{name}_run", "pp")
+        self._about = _function(library, f"about_{name}", "ii", ctypes.c_long)
+        self._arena = np.empty(0, np.uint8)
+        self._constants = constants
+        self.shape = (self._about(0, 1), self._about(1, 1), self._about(2, 1))
+        self.classes: int = self._about(3, 1)
+        if constants is not None:
+            set_blob = _function(library, f"{name}_set_blob", "ps")
+            _check_code(set_blob(constants.ctypes.data, constants.nbytes), f"{name}_set_blob")
+
+    def __call__(self, x: Tensor, *, threads: int = 1) -> Tensor:
+        """Return the logits (N, classes) of images (N, C, H, W) in float32. Raises DataError for another shape."""
+        return torch.from_numpy(self.run(x.detach().to("cpu", torch.float32).numpy(), threads=threads))
+
+    def run(self, x: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
+        """Return the logits (N, classes) of images (N, C, H, W). Raises DataError for another shape or type."""
+        if x.ndim != 4 or x.shape[1:] != self.shape or len(x) < 1 or x.dtype != np.float32:
+            raise DataError(
+                "images for a compiled network",
+                expected=f"float32 of shape (N, {', '.join(map(str, self.shape))})",
+                got=f"{x.dtype} of shape {x.shape}",
+                remedy="give a batch of images as the network was exported for",
+            )
+        x = np.ascontiguousarray(x)
+        out = np.empty((len(x), self.classes), np.float32)
+        needed = self.arena_bytes(threads)
+        if self._arena.nbytes < needed:
+            self._arena = np.empty(needed, np.uint8)
+        code = self._run(x.ctypes.data, out.ctypes.data, len(x), self._arena.ctypes.data, threads)
+        _check_code(code, "a compiled network")
+        return out
+
+    def run_one(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits (classes,) of one image (C, H, W), computed in the library's own memory."""
+        x, out = np.ascontiguousarray(x, np.float32), np.empty(self.classes, np.float32)
+        _check_code(self._run_one(x.ctypes.data, out.ctypes.data), "a compiled network")
+        return out
+
+    def arena_bytes(self, threads: int) -> int:
+        """Return the bytes of working memory that so many threads need."""
+        return self._about(4, threads)
+
+
+def compile_c(
+    written: Written, *, flags: Sequence[str] = (), openmp: bool = False, optimise: Sequence[str] = OPTIMISE
+) -> Compiled:
+    """Return a written network, compiled for this machine and loaded; flags: further ones of the compiler.
+
+    The library is made in a folder that only this user can read, and deleted once it is loaded. Raises ConfigError
+    where there is no compiler, RunError where it refuses the source.
+    """
+    name = written.source.stem
+    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+        about = Path(folder) / "about.c"
+        about.write_text(ABOUT.format(name=name, upper=name.upper()), encoding="ascii")
+        made = Path(folder) / f"{name}.so"
+        threads = ("-fopenmp",) if openmp else ()
+        include = ("-I", str(written.header.parent))
+        options = (*optimise, native(), *threads, "-shared", "-fPIC", *include, *flags)
+        compile_sources([written.source, about], made, options)
+        library = ctypes.CDLL(str(made))
+    constants = None if written.blob is None else np.fromfile(written.blob, np.uint8)
+    return Compiled(library, name, constants)
+
+
+def compile_sources(sources: Sequence[Path], made: Path, options: Sequence[str]) -> None:
+    """Compile and link C files. Raises ConfigError where there is no compiler, RunError where it refuses them."""
+    command = [*compiler(), *options, *map(str, sources), "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RunError("C compiler", expected="our C to compile", got="\n".join(lines[:5]), remedy=REMEDY)
+
+
+def compiler() -> list[str]:
+    """Return the user's compiler: that of the environment variable CC, or the first there is."""
+    named = shlex.split(os.environ.get("CC", ""))
+    for command in [named] if named else [[name] for name in COMPILERS]:
+        if shutil.which(command[0]):
+            return command
+    got = f"no {' '.join(named) if named else ', '.join(COMPILERS)} on the path"
+    raise ConfigError("C compiler", expected="one that can be called", got=got, remedy=REMEDY)
+
+
+def native() -> str:
+    """Return the compiler's flag for this machine."""
+    return "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
+
+
+_TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_long, "i": ctypes.c_int, "s": ctypes.c_size_t}
+
+
+def _function(library: ctypes.CDLL, name: str, arguments: str, result: Any = ctypes.c_int) -> Any:
+    function = getattr(library, name)
+    function.argtypes = [_TYPES[argument] for argument in arguments]
+    function.restype = result
+    return function
+
+
+def _check_code(code: int, subject: str) -> None:
+    if code != 0:
+        raise RunError(subject, expected="code 0", got=f"code {code}", remedy="see what the header says of the codes")

@@ -1,0 +1,612 @@
+#if defined(__BYTE_ORDER__) && defined(__ORDER_BIG_ENDIAN__)
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#error "the constants of this network are little-endian"
+#endif
+#endif
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+/* Floats of a vector; vectors of sums that the registers hold, and those of each of four channels of a dense layer. */
+#if defined(@UPPER@_SCALAR) || !defined(__GNUC__)
+enum { LANES = 1 };
+#define MOST 16
+#define SCALAR
+#elif defined(__AVX512F__)
+enum { LANES = 16 };
+#define MOST 12
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#define MOST 12
+#elif defined(__aarch64__)
+enum { LANES = 4 };
+#define MOST 24
+#else
+enum { LANES = 4 };
+#define MOST 12
+#endif
+#define MOST_DENSE (MOST / 4)
+enum { LINE = 16, UNIT = @UNIT@, GROUP = 4 };
+
+#ifdef SCALAR
+typedef float vec;
+#define LOAD(p) (*(p))
+#define STORE(p, v) (*(p) = (v))
+#define SPLAT(x) (x)
+#define AT_LEAST(v, bound) ((v) < (bound) ? (bound) : (v))
+#define AT_MOST(v, bound) ((v) > (bound) ? (bound) : (v))
+typedef float number;
+typedef uint16_t place;
+typedef int32_t whole;
+#else
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int bits_of_vec __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define LOAD(p) ((vec) * (const loose *)(p))
+#define STORE(p, v) (*(loose *)(p) = (v))
+#define SPLAT(x) ((x) - (vec){0})
+#define CHOOSE(test, a, b) ((vec)(((test) & (bits_of_vec)(a)) | (~(test) & (bits_of_vec)(b))))
+#define AT_LEAST(v, bound) CHOOSE((v) < SPLAT(bound), SPLAT(bound), v)
+#define AT_MOST(v, bound) CHOOSE((v) > SPLAT(bound), SPLAT(bound), v)
+typedef float number __attribute__((may_alias));
+typedef uint16_t place __attribute__((may_alias));
+typedef int32_t whole __attribute__((may_alias));
+#endif
+
+#define EACH_1(F) F(0)
+#define EACH_2(F) EACH_1(F) F(1)
+#define EACH_3(F) EACH_2(F) F(2)
+#define EACH_4(F) EACH_3(F) F(3)
+#define EACH_5(F) EACH_4(F) F(4)
+#define EACH_6(F) EACH_5(F) F(5)
+#define EACH_7(F) EACH_6(F) F(6)
+#define EACH_8(F) EACH_7(F) F(7)
+#define EACH_9(F) EACH_8(F) F(8)
+#define EACH_10(F) EACH_9(F) F(9)
+#define EACH_11(F) EACH_10(F) F(10)
+#define EACH_12(F) EACH_11(F) F(11)
+#define EACH_13(F) EACH_12(F) F(12)
+#define EACH_14(F) EACH_13(F) F(13)
+#define EACH_15(F) EACH_14(F) F(14)
+#define EACH_16(F) EACH_15(F) F(15)
+#define EACH_17(F) EACH_16(F) F(16)
+#define EACH_18(F) EACH_17(F) F(17)
+#define EACH_19(F) EACH_18(F) F(18)
+#define EACH_20(F) EACH_19(F) F(19)
+#define EACH_21(F) EACH_20(F) F(20)
+#define EACH_22(F) EACH_21(F) F(21)
+#define EACH_23(F) EACH_22(F) F(22)
+#define EACH_24(F) EACH_23(F) F(23)
+
+/* A map in the arena, in floats: its first cell, from plane to plane and row to row, the margins of a plane. */
+typedef struct {
+    long at, plane, row, before, behind, channels, height, width;
+} map_t;
+
+typedef struct job_t job_t;
+typedef void kernel_t(const job_t *);
+
+/* A weighted step. Constants are named by where they begin among all constants, in bytes. */
+typedef struct {
+    kernel_t *const *kernels;         /* by how many vectors of sums they hold */
+    const int32_t *reads;             /* floats from a cell that is made to the one read, for each place of a window */
+    map_t out;
+    long in, in_plane, channels;      /* of what is read: first cell, from channel to channel, how many */
+    long add, add_plane;              /* the map that is added; -1: none */
+    long chunk, window, outputs, run; /* channels read at a time; places of a window; floats of a plane, with gaps */
+    long values, places, starts, order, scale, bias;
+    int bits, most, dense, scaled, clipped;
+    float low, high;
+} sum_t;
+
+/* One tile of a weighted step: the same floats of many output channels, and one chunk of the channels that are read. */
+struct job_t {
+    const sum_t *sum;
+    const float *in, *add;
+    float *out;
+    const unsigned char *values;
+    const place *places;
+    const whole *starts, *order;
+    const number *scale, *bias, *codes;
+    long first, last, count, begin, inputs; /* output channels; floats; channels that are read, from which and how many */
+    int begins, ends;
+};
+
+#define LOCALS(NV)                                                                                                    \
+    const sum_t *sum = job->sum;                                                                                      \
+    const int32_t *reads = sum->reads;                                                                                \
+    const number *codes = job->codes;                                                                                 \
+    const float *in = job->in;                                                                                        \
+    const long plane = sum->in_plane, count = job->count;                                                             \
+    const int filled = count == NV * LANES;                                                                           \
+    float some[NV * LANES] = {0};                                                                                     \
+    (void)codes;
+
+/* Sums in the vectors a0, a1, ... of output channel o: what they begin with, and what is left to do at their end. */
+#define BEGIN(n) vec a##n = start;
+#define GET(n) a##n = LOAD(to + n * LANES);
+#define PUT(n) STORE(to + n * LANES, a##n);
+#define SCALE(n) a##n = a##n * scale + shift;
+#define ADD_MAP(n) a##n += LOAD(add + n * LANES);
+#define CLIP_LOW(n) a##n = AT_LEAST(a##n, low);
+#define CLIP_HIGH(n) a##n = AT_MOST(a##n, high);
+#define START(NV)                                                                                                     \
+    float *y = job->out + o * sum->out.plane, *to = filled ? y : some;                                                \
+    const vec start = SPLAT(sum->scaled ? 0.0f : job->bias[o]);                                                       \
+    EACH_##NV(BEGIN)                                                                                                  \
+    if (!job->begins) {                                                                                               \
+        if (!filled) memcpy(some, y, (size_t)count * sizeof *y);                                                      \
+        EACH_##NV(GET)                                                                                                \
+    }
+#define FINISH(NV)                                                                                                    \
+    if (job->ends) {                                                                                                  \
+        if (sum->scaled) {                                                                                            \
+            const float scale = job->scale[o], shift = job->bias[o];                                                  \
+            EACH_##NV(SCALE)                                                                                          \
+        }                                                                                                             \
+        if (job->add) {                                                                                               \
+            const float *add = job->add + o * sum->add_plane;                                                         \
+            EACH_##NV(ADD_MAP)                                                                                        \
+        }                                                                                                             \
+        if (sum->clipped) {                                                                                           \
+            const float low = sum->low, high = sum->high;                                                             \
+            EACH_##NV(CLIP_LOW)                                                                                       \
+            if (sum->clipped > 1) { EACH_##NV(CLIP_HIGH) }                                                            \
+        }                                                                                                             \
+    }                                                                                                                 \
+    EACH_##NV(PUT)                                                                                                    \
+    if (!filled) memcpy(y, to, (size_t)count * sizeof *y);
+
+/* Sparse: the cells that a kept weight reads are multiplied by it and added. Few vectors get a second set of sums, so
+   that additions need not wait for one another. A place is the channel, within its chunk, above `bits` bits for the
+   place of the window. */
+#define FLOATS(k) (((const number *)job->values)[k])
+#define CODES(k) (codes[job->values[k]])
+#define AT(k) (in + (long)(places[k] >> bits) * plane + reads[places[k] & mask])
+#define SECOND(n) vec b##n = SPLAT(0.0f);
+#define JOIN(n) a##n += b##n;
+#define TIMES(n) a##n += v * LOAD(x + n * LANES);
+#define TIMES_SECOND(n) b##n += u * LOAD(z + n * LANES);
+#define PLUS(n) a##n += LOAD(x + n * LANES);
+#define PLUS_SECOND(n) b##n += LOAD(z + n * LANES);
+#define MINUS(n) a##n -= LOAD(x + n * LANES);
+#define MINUS_SECOND(n) b##n -= LOAD(z + n * LANES);
+#define WEIGHTS_1(NV, VALUE)                                                                                          \
+    for (; k < starts[i + 1]; k++) {                                                                                  \
+        const float *x = AT(k), v = VALUE(k);                                                                         \
+        EACH_##NV(TIMES)                                                                                              \
+    }
+#define WEIGHTS_2(NV, VALUE)                                                                                          \
+    EACH_##NV(SECOND)                                                                                                 \
+    for (const long end = starts[i + 1] - 1; k < end; k += 2) {                                                       \
+        const float *x = AT(k), v = VALUE(k), *z = AT(k + 1), u = VALUE(k + 1);                                       \
+        EACH_##NV(TIMES)                                                                                              \
+        EACH_##NV(TIMES_SECOND)                                                                                       \
+    }                                                                                                                 \
+    WEIGHTS_1(NV, VALUE)                                                                                              \
+    EACH_##NV(JOIN)
+#define SIGNS_1(NV)                                                                                                   \
+    for (; k < starts[2 * i + 1]; k++) {                                                                              \
+        const float *x = AT(k);                                                                                       \
+        EACH_##NV(PLUS)                                                                                               \
+    }                                                                                                                 \
+    for (; k < starts[2 * i + 2]; k++) {                                                                              \
+        const float *x = AT(k);                                                                                       \
+        EACH_##NV(MINUS)                                                                                              \
+    }
+#define SIGNS_2(NV)                                                                                                   \
+    EACH_##NV(SECOND)                                                                                                 \
+    for (const long end = starts[2 * i + 1] - 1; k < end; k += 2) {                                                   \
+        const float *x = AT(k), *z = AT(k + 1);                                                                       \
+        EACH_##NV(PLUS)                                                                                               \
+        EACH_##NV(PLUS_SECOND)                                                                                        \
+    }                                                                                                                 \
+    for (; k < starts[2 * i + 1]; k++) {                                                                              \
+        const float *x = AT(k);                                                                                       \
+        EACH_##NV(PLUS)                                                                                               \
+    }                                                                                                                 \
+    for (const long end = starts[2 * i + 2] - 1; k < end; k += 2) {                                                   \
+        const float *x = AT(k), *z = AT(k + 1);                                                                       \
+        EACH_##NV(MINUS)                                                                                              \
+        EACH_##NV(MINUS_SECOND)                                                                                       \
+    }                                                                                                                 \
+    for (; k < starts[2 * i + 2]; k++) {                                                                              \
+        const float *x = AT(k);                                                                                       \
+        EACH_##NV(MINUS)                                                                                              \
+    }                                                                                                                 \
+    EACH_##NV(JOIN)
+#define SPARSE(NAME, NV, EACH_START, LOOP)                                                                            \
+    static void NAME##_##NV(const job_t *job) {                                                                       \
+        LOCALS(NV)                                                                                                    \
+        const place *places = job->places;                                                                            \
+        const whole *starts = job->starts;                                                                            \
+        const int bits = sum->bits, mask = (1 << bits) - 1;                                                           \
+        for (long i = job->first; i < job->last; i++) {                                                               \
+            const long o = job->order[i];                                                                             \
+            long k = starts[EACH_START * i];                                                                          \
+            START(NV)                                                                                                 \
+            LOOP                                                                                                      \
+            FINISH(NV)                                                                                                \
+        }                                                                                                             \
+    }
+
+/* Dense: the weights of four output channels for one place stand side by side. They are computed together. */
+#define HOLD(n) const vec x##n = LOAD(x + n * LANES);
+#define BEGIN_FOUR(n) vec p##n = SPLAT(0.0f), q##n = p##n, r##n = p##n, s##n = p##n;
+#define TIMES_P(n) p##n += v * x##n;
+#define TIMES_Q(n) q##n += v * x##n;
+#define TIMES_R(n) r##n += v * x##n;
+#define TIMES_S(n) s##n += v * x##n;
+#define JOIN_P(n) a##n += p##n;
+#define JOIN_Q(n) a##n += q##n;
+#define JOIN_R(n) a##n += r##n;
+#define JOIN_S(n) a##n += s##n;
+#define FINISH_ONE(NV, INDEX, JOINS)                                                                                  \
+    if (INDEX < sum->outputs) {                                                                                       \
+        const long o = INDEX;                                                                                         \
+        START(NV)                                                                                                     \
+        EACH_##NV(JOINS)                                                                                              \
+        FINISH(NV)                                                                                                    \
+    }
+#define DENSE(NAME, NV, VALUE)                                                                                      \
+    static void NAME##_##NV(const job_t *job) {                                                                       \
+        LOCALS(NV)                                                                                                    \
+        const long window = sum->window, groups = (sum->outputs + GROUP - 1) / GROUP;                                 \
+        for (long g = job->first; g < job->last; g++) {                                                               \
+            long k = GROUP * window * (job->begin * groups + job->inputs * g);                                        \
+            EACH_##NV(BEGIN_FOUR)                                                                                     \
+            for (long c = 0; c < job->inputs; c++)                                                                    \
+                for (long t = 0; t < window; t++, k += GROUP) {                                                       \
+                    const float *x = in + c * plane + reads[t];                                                       \
+                    EACH_##NV(HOLD)                                                                                   \
+                    { const float v = VALUE(k); EACH_##NV(TIMES_P) }                                                  \
+                    { const float v = VALUE(k + 1); EACH_##NV(TIMES_Q) }                                              \
+                    { const float v = VALUE(k + 2); EACH_##NV(TIMES_R) }                                              \
+                    { const float v = VALUE(k + 3); EACH_##NV(TIMES_S) }                                              \
+                }                                                                                                     \
+            FINISH_ONE(NV, GROUP * g, JOIN_P)                                                                         \
+            FINISH_ONE(NV, GROUP * g + 1, JOIN_Q)                                                                     \
+            FINISH_ONE(NV, GROUP * g + 2, JOIN_R)                                                                     \
+            FINISH_ONE(NV, GROUP * g + 3, JOIN_S)                                                                     \
+        }                                                                                                             \
+    }
+#define SPARSE_FLOATS_1(NV) SPARSE(sparse_floats, NV, 1, WEIGHTS_1(NV, FLOATS))
+#define SPARSE_FLOATS_2(NV) SPARSE(sparse_floats, NV, 1, WEIGHTS_2(NV, FLOATS))
+#define SPARSE_CODES_1(NV) SPARSE(sparse_codes, NV, 1, WEIGHTS_1(NV, CODES))
+#define SPARSE_CODES_2(NV) SPARSE(sparse_codes, NV, 1, WEIGHTS_2(NV, CODES))
+#define SPARSE_SIGNS_1(NV) SPARSE(sparse_signs, NV, 2, SIGNS_1(NV))
+#define SPARSE_SIGNS_2(NV) SPARSE(sparse_signs, NV, 2, SIGNS_2(NV))
+#define DENSE_FLOATS(NV) DENSE(dense_floats, NV, FLOATS)
+#define DENSE_CODES(NV) DENSE(dense_codes, NV, CODES)
+
+#if MOST == 12
+#define SIZES(F) 0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12
+#define MAKE(ONE, TWO) TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11) ONE(12)
+#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3
+#define MAKE_DENSE(F) F(1) F(2) F(3)
+#elif MOST == 16
+#define SIZES(F)                                                                                                      \
+    0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15,  \
+        F##_16
+#define MAKE(ONE, TWO)                                                                                                \
+    TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) ONE(9) ONE(10) ONE(11) ONE(12) ONE(13) ONE(14) ONE(15)     \
+    ONE(16)
+#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3, F##_4
+#define MAKE_DENSE(F) F(1) F(2) F(3) F(4)
+#else
+#define SIZES(F)                                                                                                      \
+    0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15,  \
+        F##_16, F##_17, F##_18, F##_19, F##_20, F##_21, F##_22, F##_23, F##_24
+#define MAKE(ONE, TWO)                                                                                                \
+    TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) TWO(9) TWO(10) TWO(11) TWO(12) ONE(13) ONE(14) ONE(15)     \
+    ONE(16) ONE(17) ONE(18) ONE(19) ONE(20) ONE(21) ONE(22) ONE(23) ONE(24)
+#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6
+#define MAKE_DENSE(F) F(1) F(2) F(3) F(4) F(5) F(6)
+#endif
+
+#ifdef USE_SPARSE_FLOATS
+MAKE(SPARSE_FLOATS_1, SPARSE_FLOATS_2)
+static kernel_t *const sparse_floats[] = {SIZES(sparse_floats)};
+#endif
+#ifdef USE_SPARSE_CODES
+MAKE(SPARSE_CODES_1, SPARSE_CODES_2)
+static kernel_t *const sparse_codes[] = {SIZES(sparse_codes)};
+#endif
+#ifdef USE_SPARSE_SIGNS
+MAKE(SPARSE_SIGNS_1, SPARSE_SIGNS_2)
+static kernel_t *const sparse_signs[] = {SIZES(sparse_signs)};
+#endif
+#ifdef USE_DENSE_FLOATS
+MAKE_DENSE(DENSE_FLOATS)
+static kernel_t *const dense_floats[] = {SIZES_DENSE(dense_floats)};
+#endif
+#ifdef USE_DENSE_CODES
+MAKE_DENSE(DENSE_CODES)
+static kernel_t *const dense_codes[] = {SIZES_DENSE(dense_codes)};
+#endif
+
+@KEPT_CONSTANTS@
+static void zeros(float *p, long count) {
+    if (count > 0) memset(p, 0, (size_t)count * sizeof *p);
+}
+
+static const number *numbers(long at) { return (const number *)(const void *)(constants() + at); }
+
+/* Sets the margins of a plane to zero, where it has any. */
+static void frame(float *m, const map_t *map, long channel, long unit) {
+    float *p = m + map->at + channel * map->plane;
+    const long filled = map->width * unit;
+    if (map->before + map->behind == 0) return;
+    zeros(p - map->before, map->before);
+    for (long y = 1; y < map->height; y++) zeros(p + (y - 1) * map->row + filled, map->row - filled);
+    zeros(p + (map->height - 1) * map->row + filled, map->behind);
+}
+
+/* Waits for the other threads of this network. */
+static void meet(long parts) {
+    if (parts < 2) return;
+#ifdef _OPENMP
+#pragma omp barrier
+#endif
+}
+
+/* Where the share of a thread begins, of `count` pieces. */
+static long share(long count, long part, long parts) { return count / parts * part + count % parts * part / parts; }
+
+#if defined(USE_SPARSE_FLOATS) || defined(USE_SPARSE_CODES) || defined(USE_SPARSE_SIGNS) || \
+    defined(USE_DENSE_FLOATS) || defined(USE_DENSE_CODES)
+/* The same, where pieces take as long as they have weights (and one more, for what comes with every channel). */
+static long share_of_weights(const sum_t *sum, const whole *starts, long each, long chunks, long part, long parts) {
+    const long length = each * sum->outputs + 1, all = starts[length * chunks - 1] + sum->outputs;
+    long o = 0;
+    for (long done = 0; o < sum->outputs && part > 0; o++) {
+        if (done >= share(all, part, parts)) break;
+        done++;
+        for (long chunk = 0; chunk < chunks; chunk++)
+            done += starts[chunk * length + each * (o + 1)] - starts[chunk * length + each * o];
+    }
+    return part == parts ? sum->outputs : o;
+}
+
+static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) {
+    const unsigned char *all = constants();
+    const long chunks = (sum->channels + sum->chunk - 1) / sum->chunk, each = sum->values < 0 ? 2 : 1;
+    const whole *starts = (const whole *)(const void *)(all + sum->starts);
+    const long vectors = (sum->run + LANES - 1) / LANES, tiles = (vectors + sum->most - 1) / sum->most;
+    job_t job;
+    memset(&job, 0, sizeof job);
+    job.sum = sum;
+    job.values = all + (sum->values < 0 ? 0 : sum->values);
+    job.codes = numbers(0);
+    job.scale = numbers(sum->scale);
+    job.bias = numbers(sum->bias);
+    if (sum->dense) {
+        const long groups = (sum->outputs + GROUP - 1) / GROUP;
+        job.first = share(groups, part, parts);
+        job.last = share(groups, part + 1, parts);
+    } else {
+        job.places = (const place *)(const void *)(all + sum->places);
+        job.order = (const whole *)(const void *)(all + sum->order);
+        job.first = parts > 1 ? share_of_weights(sum, starts, each, chunks, part, parts) : 0;
+        job.last = parts > 1 ? share_of_weights(sum, starts, each, chunks, part + 1, parts) : sum->outputs;
+    }
+    for (long tile = 0; tile < tiles; tile++) {
+        const long from = vectors * tile / tiles, to = vectors * (tile + 1) / tiles, at = from * LANES;
+        job.count = (to - from) * LANES < sum->run - at ? (to - from) * LANES : sum->run - at;
+        job.out = m + sum->out.at + at;
+        job.add = sum->add < 0 ? 0 : m + sum->add + at;
+        for (long chunk = 0; chunk < chunks; chunk++) {
+            job.begin = chunk * sum->chunk;
+            job.inputs = sum->channels - job.begin < sum->chunk ? sum->channels - job.begin : sum->chunk;
+            job.in = m + sum->in + at + job.begin * sum->in_plane;
+            job.starts = starts + chunk * (each * sum->outputs + 1);
+            job.begins = chunk == 0;
+            job.ends = chunk == chunks - 1;
+            sum->kernels[to - from](&job);
+        }
+    }
+    if (sum->dense)
+        for (long o = GROUP * job.first; o < GROUP * job.last && o < sum->outputs; o++) frame(m, &sum->out, o, unit);
+    else
+        for (long i = job.first; i < job.last; i++) frame(m, &sum->out, job.order[i], unit);
+}
+#endif
+
+#ifdef USE_SCALED
+/* scale * x + shift, clipped; scale and shift are where they begin among the constants, -1: none. */
+typedef struct {
+    map_t in, out;
+    long scale, shift;
+    float low, high;
+} scaled_t;
+
+static void scale_map(float *m, const scaled_t *step, long unit, long part, long parts) {
+    const long channels = step->out.channels, filled = step->out.width * unit;
+    const float low = step->low, high = step->high;
+    for (long c = share(channels, part, parts); c < share(channels, part + 1, parts); c++) {
+        const float scale = step->scale < 0 ? 1 : numbers(step->scale)[c];
+        const float shift = step->shift < 0 ? 0 : numbers(step->shift)[c];
+        for (long y = 0; y < step->out.height; y++) {
+            const float *x = m + step->in.at + c * step->in.plane + y * step->in.row;
+            float *to = m + step->out.at + c * step->out.plane + y * step->out.row;
+            for (long i = 0; i < filled; i++) {
+                const float v = x[i] * scale + shift, raised = v < low ? low : v;
+                to[i] = raised > high ? high : raised;
+            }
+        }
+        frame(m, &step->out, c, unit);
+    }
+}
+#endif
+
+#ifdef USE_SUMMED
+/* The sum of two maps, clipped. */
+typedef struct {
+    map_t one, other, out;
+    float low, high;
+} summed_t;
+
+static void add_maps(float *m, const summed_t *step, long unit, long part, long parts) {
+    const long channels = step->out.channels, filled = step->out.width * unit;
+    const float low = step->low, high = step->high;
+    for (long c = share(channels, part, parts); c < share(channels, part + 1, parts); c++) {
+        for (long y = 0; y < step->out.height; y++) {
+            const float *x = m + step->one.at + c * step->one.plane + y * step->one.row;
+            const float *z = m + step->other.at + c * step->other.plane + y * step->other.row;
+            float *to = m + step->out.at + c * step->out.plane + y * step->out.row;
+            for (long i = 0; i < filled; i++) {
+                const float v = x[i] + z[i], raised = v < low ? low : v;
+                to[i] = raised > high ? high : raised;
+            }
+        }
+        frame(m, &step->out, c, unit);
+    }
+}
+#endif
+
+#if defined(USE_COPY) || defined(USE_CLEAR)
+static void clear_plane(float *m, const map_t *map, long channel, long unit) {
+    float *p = m + map->at + channel * map->plane;
+    zeros(p - map->before, map->before + (map->height - 1) * map->row + map->width * unit + map->behind);
+}
+#endif
+
+#ifdef USE_CLEAR
+/* Zeros in some planes. */
+typedef struct {
+    map_t out;
+    long first, count;
+} clear_t;
+
+static void clear_planes(float *m, const clear_t *step, long unit, long part, long parts) {
+    for (long c = share(step->count, part, parts); c < share(step->count, part + 1, parts); c++)
+        clear_plane(m, &step->out, step->first + c, unit);
+}
+#endif
+
+#ifdef USE_COPY
+/* A rectangle of `height` rows of `width` cells; cells, rows and planes that are read may lie apart. */
+typedef struct {
+    map_t in, out;
+    long height, width, start_y, start_x, step_y, step_x, place_y, place_x, first, every;
+} copy_t;
+
+static void copy_map(float *m, const copy_t *step, long unit, long part, long parts) {
+    const long channels = step->in.channels;
+    const int all = step->height == step->out.height && step->width == step->out.width;
+    for (long c = share(channels, part, parts); c < share(channels, part + 1, parts); c++) {
+        const long channel = step->first + c * step->every;
+        if (all) frame(m, &step->out, channel, unit);
+        else clear_plane(m, &step->out, channel, unit);
+        for (long y = 0; y < step->height; y++) {
+            const float *x = m + step->in.at + c * step->in.plane + (step->start_y + y * step->step_y) * step->in.row +
+                             step->start_x * unit;
+            float *to = m + step->out.at + channel * step->out.plane + (step->place_y + y) * step->out.row +
+                        step->place_x * unit;
+            if (step->step_x == 1) memcpy(to, x, (size_t)(step->width * unit) * sizeof *to);
+            else if (unit == 1)
+                for (long i = 0; i < step->width; i++) to[i] = x[i * step->step_x];
+            else
+                for (long i = 0; i < step->width; i++)
+                    memcpy(to + i * UNIT, x + i * step->step_x * UNIT, UNIT * sizeof *to);
+        }
+    }
+}
+#endif
+
+#ifdef USE_POOLED
+/* The largest value or the mean of windows; cells in the margins are no part of them. */
+typedef struct {
+    map_t in, out;
+    long window_y, window_x, step_y, step_x, above, left;
+    int mean, counts_margins;
+} pooled_t;
+
+static void pool_map(float *m, const pooled_t *step, long unit, long part, long parts) {
+    const map_t *in = &step->in, *out = &step->out;
+    const long channels = out->channels;
+    for (long c = share(channels, part, parts); c < share(channels, part + 1, parts); c++) {
+        for (long cell = 0; cell < out->height * out->width; cell++) {
+            const long y = cell / out->width, x = cell % out->width;
+            long top = y * step->step_y - step->above, left = x * step->step_x - step->left;
+            long bottom = top + step->window_y, right = left + step->window_x;
+            float *to = m + out->at + c * out->plane + y * out->row + x * unit, sums[UNIT];
+            top = top < 0 ? 0 : top;
+            left = left < 0 ? 0 : left;
+            bottom = bottom > in->height ? in->height : bottom;
+            right = right > in->width ? in->width : right;
+            for (long i = 0; i < unit; i++) sums[i] = step->mean ? 0 : -HUGE_VALF;
+            for (long v = top; v < bottom; v++) {
+                const float *from = m + in->at + c * in->plane + v * in->row;
+                for (long u = left; u < right; u++)
+                    for (long i = 0; i < unit; i++) {
+                        const float value = from[u * unit + i];
+                        if (step->mean) sums[i] += value;
+                        else sums[i] = sums[i] > value ? sums[i] : value;
+                    }
+            }
+            if (step->mean) {
+                const long seen = bottom > top && right > left ? (bottom - top) * (right - left) : 0;
+                const long count = step->counts_margins ? step->window_y * step->window_x : seen;
+                for (long i = 0; i < unit; i++) sums[i] /= (float)count;
+            }
+            memcpy(to, sums, (size_t)unit * sizeof *to);
+        }
+        frame(m, out, c, unit);
+    }
+}
+#endif
+
+#ifdef USE_FLATTENED
+/* A map as features. */
+typedef struct {
+    map_t in, out;
+} flattened_t;
+
+static void flatten_map(float *m, const flattened_t *step, long unit, long part, long parts) {
+    const map_t *in = &step->in;
+    for (long c = share(in->channels, part, parts); c < share(in->channels, part + 1, parts); c++)
+        for (long cell = 0; cell < in->height * in->width; cell++) {
+            const long feature = c * in->height * in->width + cell;
+            const float *x = m + in->at + c * in->plane + cell / in->width * in->row + cell % in->width * unit;
+            memcpy(m + step->out.at + feature * step->out.plane, x, (size_t)unit * sizeof *x);
+            frame(m, &step->out, feature, unit);
+        }
+}
+#endif
+
+/* Images (N, channels, rows, columns) into a map; of a block, those that are missing are zero. */
+static void take(float *m, const map_t *map, const float *in, long count, long unit, long part, long parts) {
+    const long size = map->channels * map->height * map->width;
+    for (long c = share(map->channels, part, parts); c < share(map->channels, part + 1, parts); c++) {
+        for (long y = 0; y < map->height; y++) {
+            float *to = m + map->at + c * map->plane + y * map->row;
+            const float *x = in + (c * map->height + y) * map->width;
+            if (unit == 1) {
+                memcpy(to, x, (size_t)map->width * sizeof *to);
+                continue;
+            }
+            if (count < unit) zeros(to, map->width * unit);
+            for (long n = 0; n < count; n++)
+                for (long i = 0; i < map->width; i++) to[i * UNIT + n] = x[n * size + i];
+        }
+        frame(m, map, c, unit);
+    }
+}
+
+/* A map as (N, channels, rows, columns). */
+static void give(const float *m, const map_t *map, float *out, long count, long unit, long part, long parts) {
+    const long size = map->channels * map->height * map->width;
+    for (long c = share(map->channels, part, parts); c < share(map->channels, part + 1, parts); c++)
+        for (long y = 0; y < map->height; y++) {
+            const float *x = m + map->at + c * map->plane + y * map->row;
+            float *to = out + (c * map->height + y) * map->width;
+            for (long n = 0; n < count; n++)
+                for (long i = 0; i < map->width; i++) to[n * size + i] = x[i * unit + n];
+        }
+}

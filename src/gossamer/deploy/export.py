@@ -1,0 +1,239 @@
+"""How does a network become an artifact? By the writer of its kind, checked, with a record beside it."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gossamer.deploy import sparse_file
+from gossamer.deploy.about import About, digests, parent_of, write_about
+from gossamer.deploy.capture import capture
+from gossamer.deploy.csource import write_c
+from gossamer.deploy.naming import identifier
+from gossamer.deploy.onnx_file import write_onnx
+from gossamer.deploy.onnx_int8 import write_onnx_int8
+from gossamer.deploy.simplify import simplify
+from gossamer.deploy.sparse_header import Network
+from gossamer.deploy.torch_program import write_torch
+from gossamer.deploy.tracing import Frozen, freeze
+from gossamer.errors import ConfigError
+from gossamer.runs import atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written: the artifact's file, and its record."""
+
+    path: Path
+    about: About
+
+    def __str__(self) -> str:
+        about, parent = self.about, self.about.parent
+        share = about.bytes / parent.dense_bytes if parent.dense_bytes else 1.0
+        lines = [
+            f"{about.kind}: {about.bytes:,} bytes, {share:.1%} of the dense parent's {parent.dense_bytes:,} in float32",
+            f"density {parent.density:.2%}: {parent.nonzero:,} of {parent.dense_weights:,} weights",
+            *about.remarks,
+            f"written: {self.path}",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What a writer needs."""
+
+    frozen: Frozen
+    path: Path
+    values: str
+    blob: bool
+    images: Tensor | None
+    network: Network | None
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a writer wrote: the files, the artifact first, and what their reader must know."""
+
+    files: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of artifact. values: how weights may be stored, the first by default; blob: may it have one beside."""
+
+    suffix: str
+    summary: str
+    write: Callable[[Job], Written]
+    values: tuple[str, ...] = ("float32",)
+    blob: bool = False
+
+
+def export(
+    model: nn.Module,
+    example: Tensor,
+    kind: str,
+    path: Path | str,
+    *,
+    values: str | None = None,
+    blob: bool = False,
+    images: Tensor | None = None,
+    network: Network | None = None,
+    name: str | None = None,
+    dense_weights: int | None = None,
+    clean_accuracy: float | None = None,
+    remarks: tuple[str, ...] = (),
+) -> Exported:
+    """Write a network as an artifact of a kind in `KINDS`, with its record beside it; the network stays as it is.
+
+    example: (N, C, H, W) floats in [0, 1]; its size is the artifact's. path: its suffix is the kind's, or is added.
+    values: how weights are stored (`KINDS` says which it may be); blob: of kind c, keep constants beside the source.
+    images: (M, C, H, W) training images on which onnx-int8 is calibrated. network: what builds the network again, for a
+    sparse file that opens by itself. name, dense_weights, clean_accuracy: what is known of the parent. Raises
+    ConfigError for what the kind cannot express, naming the operator, DataError for weights that cannot be stored,
+    RunError where the file system refuses or an artifact computes other logits.
+    """
+    entry = _entry(kind)
+    chosen = _values(kind, entry, values)
+    if blob and not entry.blob:
+        raise ConfigError("--blob", expected="a kind with constants: c or c-int8", got=kind, remedy="leave it out")
+    frozen = freeze(model, example)
+    parent = parent_of(
+        frozen.module, name or type(model).__name__, dense_weights=dense_weights, clean_accuracy=clean_accuracy
+    )
+    target = _target(Path(path), entry.suffix)
+    texts = {"kind": kind, "network": parent.network, "density": repr(parent.density)}
+    written = entry.write(
+        Job(frozen=frozen, path=target, values=chosen, blob=blob, images=images, network=network, texts=texts)
+    )
+    about = About(
+        kind=kind,
+        values=chosen,
+        shape=frozen.shape,
+        classes=frozen.classes,
+        files=digests(written.files),
+        bytes=sum(each.stat().st_size for each in written.files),
+        parent=parent,
+        remarks=(*remarks, *written.remarks),
+    )
+    write_about(target, about)
+    return Exported(path=target, about=about)
+
+
+def _entry(kind: str) -> Kind:
+    if kind in KINDS:
+        return KINDS[kind]
+    raise ConfigError("--to", expected=f"one of {', '.join(KINDS)}", got=repr(kind), remedy="check its spelling")
+
+
+def _values(kind: str, entry: Kind, values: str | None) -> str:
+    if values is None:
+        return entry.values[0]
+    if values in entry.values:
+        return values
+    raise ConfigError(
+        "--values",
+        expected=f"{' or '.join(entry.values)} for {kind}",
+        got=repr(values),
+        remedy="leave it out, or choose another kind",
+    )
+
+
+def _target(path: Path, suffix: str) -> Path:
+    if path.suffix == suffix:
+        return path
+    if path.suffix in {each.suffix for each in KINDS.values()}:
+        raise ConfigError(
+            str(path),
+            expected=f"a name with {suffix}, or with none",
+            got=path.suffix,
+            remedy=f"write {path.stem}{suffix}",
+        )
+    return path.with_name(path.name + suffix)
+
+
+def _write_sparse(job: Job) -> Written:
+    values: Any = job.values
+    sparse_file.write(job.path, job.frozen.module, kind=values, network=job.network)
+    named = () if job.network is not None else ("the file names no network: load it into the one it came from",)
+    return Written(files=(job.path,), remarks=named)
+
+
+def _write_c(job: Job) -> Written:
+    name = job.path.stem
+    graph = simplify(capture(job.frozen.module, job.frozen.images))
+    values: Any = job.values
+    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+        made = write_c(graph, Path(folder), name, values=values, blob=job.blob)
+        parts = [part for part in (made.source, made.header, made.blob) if part is not None]
+        for part in parts:
+            atomic.copy(part, job.path.with_name(part.name))
+    if not job.blob:
+        job.path.with_suffix(".blob").unlink(missing_ok=True)
+    stored = ("weights in int8, computed in float: smaller, not faster",) if job.values == "int8" else ()
+    return Written(files=tuple(job.path.with_name(part.name) for part in parts), remarks=stored)
+
+
+def _write_onnx(job: Job) -> Written:
+    write_onnx(job.frozen.module, job.frozen.images, job.path, about=job.texts)
+    return Written(files=(job.path,))
+
+
+def _write_onnx_int8(job: Job) -> Written:
+    if job.images is None:
+        raise ConfigError(
+            "export to onnx-int8", expected="training images to calibrate on", got="none", remedy="give images="
+        )
+    floats = write_onnx_int8(job.frozen.module, job.frozen.images, job.images, job.path, about=job.texts)
+    stays = f"in float: {', '.join(floats)}" if floats else "no operator stays in float"
+    return Written(files=(job.path,), remarks=(stays, f"calibrated on {len(job.images)} images"))
+
+
+def _write_torch(job: Job) -> Written:
+    write_torch(job.frozen.module, job.frozen.images, job.path, about=job.texts)
+    return Written(files=(job.path,), remarks=("loading a .pt2 file runs what it says: share onnx or sparse instead",))
+
+
+KINDS: Mapping[str, Kind] = {
+    "sparse": Kind(
+        suffix=".safetensors",
+        summary="a file as small as the sparsity: positions and values",
+        write=_write_sparse,
+        values=("float32", "float16", "int8", "signs"),
+    ),
+    "c": Kind(
+        suffix=".c",
+        summary="one C99 source and header, no library, fast by the sparsity",
+        write=_write_c,
+        values=("float32", "signs"),
+        blob=True,
+    ),
+    "c-int8": Kind(
+        suffix=".c",
+        summary="the same with weights stored in int8, computed in float: smaller, not faster",
+        write=_write_c,
+        values=("int8",),
+        blob=True,
+    ),
+    "onnx": Kind(suffix=".onnx", summary="an ONNX file for onnxruntime and others", write=_write_onnx),
+    "onnx-int8": Kind(
+        suffix=".onnx",
+        summary="an ONNX file quantised to int8, calibrated on training images",
+        write=_write_onnx_int8,
+        values=("int8",),
+    ),
+    "torch": Kind(suffix=".pt2", summary="a torch.export program", write=_write_torch),
+}
+"""The kinds of artifacts by name."""
+
+
+def default_name(run: str, kind: str, values: str | None = None) -> str:
+    """Return the file name of a run's artifact, which C takes for an identifier too: digits_bcs_seed0_int8.c."""
+    known = KINDS[kind].values[0]
+    details = [kind.partition("-")[2], values if values not in (None, known) else ""]
+    return identifier("-".join([run, *(detail for detail in details if detail)])) + KINDS[kind].suffix

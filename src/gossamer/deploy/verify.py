@@ -1,0 +1,157 @@
+"""Does what ships do what was measured? Parity with its parent, then robust accuracy of the artifact itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.attacks.cascade import Ensemble
+from gossamer.attacks.square import Square
+from gossamer.data import DataSet
+from gossamer.deploy.about import digests
+from gossamer.deploy.artifact import Artifact, files_of
+from gossamer.deploy.parity import EXACT, Parity, parity, probes
+from gossamer.deploy.verification import Gap, Shipped, Verification
+from gossamer.errors import ConfigError
+from gossamer.evaluation.examples import craft
+from gossamer.evaluation.record import Evaluation
+from gossamer.evaluation.setting import Setting
+from gossamer.evaluation.trials import plan_trials
+from gossamer.intervals import paired_difference
+from gossamer.threat import ThreatModel
+from gossamer.types import Attack
+
+LIMIT = 0.01
+QUERIES = 1000
+COMPARED = 256
+"""Images on which logits are compared."""
+LOSSLESS = ("float32", "signs")
+"""Values that stand for the weights without rounding."""
+OWN = "square"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How an artifact is attacked.
+
+    attack: sought on its float twin, all members of an ensemble each for itself, and confirmed on the artifact;
+    queries: of the gradient-free attack on the artifact itself; limit: the largest gap to the parent, a share.
+    """
+
+    attack: Attack | None
+    threat: ThreatModel
+    queries: int = QUERIES
+    limit: float = LIMIT
+
+
+def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked: Asked) -> Verification:
+    """Return what an artifact does on the samples of a setting, beside the network that it was made of.
+
+    parent: its float twin, on which adversarial examples are made; where None, the artifact is attacked without
+    gradients alone and nothing is compared. A sample stands where the artifact is right on it clean, on every example
+    of the twin and after Square (Andriushchenko et al., 2020) on the artifact itself; the parent is measured by the
+    same examples and by Square on itself. The gate: logits within 1e-4 of the largest where weights are stored exactly,
+    and a gap of at most `limit`, clean and attacked. Raises ConfigError where there is nothing to attack with, and what
+    `evaluate` raises.
+    """
+    if not 0 <= asked.limit <= 1:
+        raise ConfigError("--limit", expected="points from 0 to 100", got=100 * asked.limit, remedy="write 1")
+    on_images, on_noise = _compared(artifact, parent, setting.samples)
+    attacks: dict[str, Attack] = {}
+    made_of: list[str] = []
+    if parent is not None:
+        for name, attack in _members(asked).items():
+            stored = craft(setting, f"twin-{name}", parent, attack)
+            attacks[f"{name} of the twin"] = stored
+            made_of.append(stored.made_of)
+    attacks[OWN] = Square(threat=asked.threat, queries=asked.queries)
+    measured = setting.measure(artifact.path.name, artifact.model, attacks, threat=asked.threat, examples=made_of)
+    expected = None
+    if parent is not None:
+        expected = setting.measure("parent", parent, attacks, threat=asked.threat, examples=made_of)
+    clean_gap = None if expected is None else _gap(expected, measured, _clean)
+    robust_gap = None if expected is None else _gap(expected, measured, _robust)
+    return Verification(
+        shipped=_shipped(artifact),
+        parity=on_images,
+        parity_on_noise=on_noise,
+        artifact=measured,
+        parent=expected,
+        clean_gap=clean_gap,
+        robust_gap=robust_gap,
+        limit=asked.limit,
+        failures=(
+            *_parity_failures(artifact, {"images": on_images, "noise": on_noise}),
+            *_gap_failures({"clean": clean_gap, "robust": robust_gap}, asked.limit),
+        ),
+        environment=setting.environment_of(artifact.model),
+    )
+
+
+def _compared(artifact: Artifact, parent: nn.Module | None, samples: DataSet) -> tuple[Parity | None, Parity | None]:
+    if artifact.shape is not None and artifact.shape != samples.image_shape:
+        raise ConfigError(
+            "--data",
+            expected=f"images of shape {artifact.shape}, as {artifact.path.name} takes",
+            got=samples.image_shape,
+            remedy="give the data of the run that it was exported from",
+        )
+    if parent is None:
+        return None, None
+    images = samples.float(torch.arange(min(COMPARED, len(samples))))
+    twin = parent.to("cpu").eval()
+    return parity(twin, artifact.model, images), parity(twin, artifact.model, probes(samples.image_shape))
+
+
+def _members(asked: Asked) -> Mapping[str, Attack]:
+    """Return the attacks that are run on the twin: each member of an ensemble sees every sample."""
+    if asked.attack is None:
+        raise ConfigError("--attack", expected="an attack on the twin", got="none", remedy="write --attack autoattack")
+    if isinstance(asked.attack, Ensemble):
+        return dict(asked.attack.members)
+    (trial,) = plan_trials(asked.attack)
+    return {trial.name: asked.attack}
+
+
+def _shipped(artifact: Artifact) -> Shipped:
+    return Shipped(
+        path=artifact.path.name,
+        kind=artifact.kind,
+        bytes=artifact.bytes,
+        dense_bytes=None if artifact.about is None else artifact.about.parent.dense_bytes,
+        files=digests(files_of(artifact.path)),
+        recorded=artifact.about is not None,
+    )
+
+
+def _parity_failures(artifact: Artifact, found: Mapping[str, Parity | None]) -> list[str]:
+    exact = artifact.about is not None and artifact.about.values in LOSSLESS
+    return [
+        f"logits on {what} are off by {each.error:.2g} of the largest, more than {EXACT:g}"
+        for what, each in found.items()
+        if exact and each is not None and not each.error <= EXACT
+    ]
+
+
+def _gap_failures(gaps: Mapping[str, Gap | None], limit: float) -> list[str]:
+    return [
+        f"{what} accuracy is {100 * gap.value:.2f} points below the parent's, more than {100 * limit:g}"
+        for what, gap in gaps.items()
+        if gap is not None and gap.value > limit + 1e-12
+    ]
+
+
+def _clean(measured: Evaluation) -> Tensor:
+    return torch.tensor(measured.samples.clean_correct, dtype=torch.bool)
+
+
+def _robust(measured: Evaluation) -> Tensor:
+    return torch.tensor([outcome.robust for outcome in measured.attacks]).all(dim=0)
+
+
+def _gap(parent: Evaluation, artifact: Evaluation, stands: Callable[[Any], Tensor]) -> Gap:
+    before, after = stands(parent), stands(artifact)
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    return Gap(value=(lost - won) / len(before), interval=paired_difference(lost, won, len(before)))

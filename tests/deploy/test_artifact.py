@@ -1,0 +1,216 @@
+"""Artifacts of every kind open as one module; whatever is wrong with a file is told, and nothing of it runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from shipped import images, small
+
+from gossamer.deploy import torch_program
+from gossamer.deploy.about import about_path, read_about
+from gossamer.deploy.artifact import open_artifact
+from gossamer.deploy.csource.compile import compiler
+from gossamer.deploy.export import KINDS, default_name, export
+from gossamer.deploy.parity import EXACT, parity
+from gossamer.deploy.sparse_header import Network
+from gossamer.errors import ConfigError, DataError
+from gossamer.kernels.build import COMPILERS
+from gossamer.models.digits import digits_cnn
+
+NEEDED = {"onnx": "onnxscript", "onnx-int8": "onnxscript"}
+
+
+def made(kind: str, folder: Path) -> Path:
+    """Export the small network, or skip where this machine cannot."""
+    if kind in NEEDED:
+        pytest.importorskip(NEEDED[kind])
+        pytest.importorskip("onnxruntime")
+    if kind.startswith("c") and not any(map(shutil.which, COMPILERS)):
+        pytest.skip("no C compiler here")
+    return export(small(), images(2), kind, folder / f"net_{kind.replace('-', '_')}", images=images(32)).path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_opens_as_a_module_from_images_to_logits(kind: str, exported: Path):
+    path = made(kind, exported)
+    opened = open_artifact(path, module=small(), trust=True)
+    assert (opened.kind, opened.shape, opened.classes) == (kind, (2, 6, 6), 3)
+    assert opened.about == read_about(path)
+    assert opened.bytes == sum(path.with_name(name).stat().st_size for name in opened.about.files)
+    found = parity(small(), opened.model, images(20))
+    assert found.error < (0.1 if kind.endswith("int8") else EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_its_record_an_artifact_still_opens(kind: str, exported: Path, tmp_path: Path):
+    path = made(kind, tmp_path)
+    about_path(path).unlink()
+    opened = open_artifact(path, module=small(), trust=True)
+    assert opened.about is None
+    assert opened.kind == ("c" if kind == "c-int8" else kind)
+    assert parity(small(), opened.model, images(4)).agreement == 1
+    if kind in ("c", "c-int8", "onnx"):
+        assert opened.shape == (2, 6, 6)
+
+
+def test_a_sparse_file_that_names_its_network_opens_by_itself(tmp_path: Path):
+    network = digits_cnn()
+    path = export(network, torch.rand(1, 1, 8, 8), "sparse", tmp_path / "net", network=Network(name="digits-cnn")).path
+    x = torch.rand(4, 1, 8, 8, requires_grad=True)
+    logits = open_artifact(path).model(x)
+    assert torch.equal(logits, network.eval()(x))
+    logits.sum().backward()
+    assert float(x.grad.abs().max()) > 0
+
+
+def test_a_sparse_file_without_a_network_asks_for_one(tmp_path: Path):
+    path = export(small(), images(1), "sparse", tmp_path / "net").path
+    with pytest.raises(DataError, match="the name of a network"):
+        open_artifact(path)
+
+
+def test_what_runs_code_asks_for_trust_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("net.c", "net.pt2"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ConfigError, match="--trust"):
+            open_artifact(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "onnx", "torch"])
+def test_a_truncated_file_is_refused(kind: str, tmp_path: Path):
+    path = made(kind, tmp_path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match="SHA-256"):
+        open_artifact(path, module=small(), trust=True)
+    about_path(path).unlink()
+    with pytest.raises(DataError):
+        open_artifact(path, module=small(), trust=True)
+
+
+def test_a_file_that_changed_since_its_record_is_refused_before_it_is_opened(tmp_path: Path, monkeypatch):
+    path = export(small(), images(1), "torch", tmp_path / "net").path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    monkeypatch.setattr(torch_program.torch.export, "load", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(DataError, match="the file was changed"):
+        open_artifact(path, trust=True)
+
+
+def test_files_that_are_no_artifacts_are_told(tmp_path: Path):
+    with pytest.raises(ConfigError, match="what `gossamer export` wrote"):
+        open_artifact(tmp_path / "net.txt")
+    with pytest.raises(DataError, match="no file"):
+        open_artifact(tmp_path / "net.onnx")
+    (tmp_path / "net.safetensors").write_bytes(b"not safe")
+    with pytest.raises(DataError):
+        open_artifact(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"files": {"../net.safetensors": "0" * 64}}, "names of files beside it"),
+        ({"files": {"other.safetensors": "0" * 64}}, "no file"),
+        ({"files": {}}, "the record of an artifact"),
+        ({"shape": [2, 6]}, "the record of an artifact"),
+        ({"shape": [2, 6, 10**9]}, "the record of an artifact"),
+        ({"schema": "gossamer/artifact/2"}, "the record of an artifact"),
+        ({"surprise": 1}, "the record of an artifact"),
+    ],
+)
+def test_a_wrong_record_is_refused(change: dict[str, object], told: str, tmp_path: Path):
+    path = export(small(), images(1), "sparse", tmp_path / "net").path
+    record = json.loads(about_path(path).read_text())
+    about_path(path).write_text(json.dumps(record | change))
+    with pytest.raises(DataError, match=told):
+        open_artifact(path, module=small())
+
+
+def test_a_large_or_damaged_record_is_refused(tmp_path: Path):
+    path = export(small(), images(1), "sparse", tmp_path / "net").path
+    for text in ("{", "[1]", " " * 2**21):
+        about_path(path).write_text(text)
+        with pytest.raises(DataError):
+            open_artifact(path, module=small())
+
+
+def test_a_renamed_artifact_says_so(tmp_path: Path):
+    path = export(small(), images(1), "sparse", tmp_path / "net").path
+    shutil.copy(path, tmp_path / "other.safetensors")
+    shutil.copy(about_path(path), about_path(tmp_path / "other.safetensors"))
+    with pytest.raises(DataError, match="keep the name"):
+        open_artifact(tmp_path / "other.safetensors", module=small())
+
+
+def test_a_c_file_of_a_foreign_name_is_never_compiled(tmp_path: Path):
+    (tmp_path / 'a";b.c').write_text("")
+    with pytest.raises(DataError, match="the name that it was exported with"):
+        open_artifact(tmp_path / 'a";b.c', trust=True)
+    (tmp_path / "net.c").write_text("int x;")
+    with pytest.raises(DataError, match=r"net\.h beside it"):
+        open_artifact(tmp_path / "net.c", trust=True)
+
+
+def test_the_record_says_what_the_artifact_was_made_of(tmp_path: Path):
+    done = export(small(density=0.25), images(1), "sparse", tmp_path / "net", dense_weights=1440, clean_accuracy=0.5)
+    parent = done.about.parent
+    kernels = [small(density=0.25)[0].weight, small(density=0.25)[5].weight]
+    assert parent.nonzero == sum(int(kernel.count_nonzero()) for kernel in kernels)
+    assert parent.density == parent.nonzero / 1440
+    # 1440 kernel weights of the dense parent, 8 + 3 biases and 4 x 8 numbers of the batch norm.
+    assert parent.dense_bytes == 4 * (1440 + 11 + 32)
+    assert parent.clean_accuracy == 0.5
+    assert str(done).splitlines()[0] == (
+        f"sparse: {done.path.stat().st_size:,} bytes, "
+        f"{done.path.stat().st_size / parent.dense_bytes:.1%} of the dense parent's 5,932 in float32"
+    )
+
+
+def test_values_and_blob_are_those_of_the_kind(tmp_path: Path):
+    for kind, values in (("onnx", "int8"), ("c", "float16"), ("c-int8", "float32"), ("torch", "signs")):
+        with pytest.raises(ConfigError, match=f"for {kind}"):
+            export(small(), images(1), kind, tmp_path / "net", values=values)
+    with pytest.raises(ConfigError, match="a kind with constants"):
+        export(small(), images(1), "sparse", tmp_path / "net", blob=True)
+    with pytest.raises(ConfigError, match=r"net\.onnx"):
+        export(small(), images(1), "onnx", tmp_path / "net.pt2")
+    with pytest.raises(ConfigError, match="one of sparse, c, c-int8"):
+        export(small(), images(1), "tflite", tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_blob_belongs_to_the_artifact(tmp_path: Path):
+    if not any(map(shutil.which, COMPILERS)):
+        pytest.skip("no C compiler here")
+    assert compiler()
+    done = export(small(), images(1), "c", tmp_path / "net", blob=True)
+    assert set(done.about.files) == {"net.c", "net.h", "net.blob"}
+    opened = open_artifact(done.path, trust=True)
+    assert parity(small(), opened.model, images(4)).error < EXACT
+    (tmp_path / "net.blob").write_bytes(b"")
+    with pytest.raises(DataError, match=r"net\.blob"):
+        open_artifact(done.path, trust=True)
+    assert set(export(small(), images(1), "c", tmp_path / "net").about.files) == {"net.c", "net.h"}
+    assert not (tmp_path / "net.blob").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "name"),
+    [
+        ("sparse", None, "digits_0.safetensors"),
+        ("sparse", "int8", "digits_0_int8.safetensors"),
+        ("c", "float32", "digits_0.c"),
+        ("c-int8", None, "digits_0_int8.c"),
+        ("onnx-int8", "int8", "digits_0_int8.onnx"),
+    ],
+)
+def test_default_names_are_identifiers_that_do_not_meet(kind: str, values: str | None, name: str):
+    assert default_name("Digits-0", kind, values) == name

@@ -1,0 +1,240 @@
+"""Benches: turns within rounds, ratios within a round, work counted by hand, and whoever is missing named."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from shipped import images, labelled, small
+from torch import Tensor, nn
+
+from gossamer.deploy import bench as bench_file
+from gossamer.deploy.bench import Plan, bench
+from gossamer.deploy.bench_figure import write_figure
+from gossamer.deploy.bench_record import BenchRecord, read_bench
+from gossamer.deploy.capture import capture
+from gossamer.deploy.contestants import ENGINES, Contestant, Engine, of_file
+from gossamer.deploy.counts import Work, count
+from gossamer.deploy.csr import SparseRows
+from gossamer.deploy.device import Energy, memory_now, memory_peak
+from gossamer.deploy.export import export
+from gossamer.deploy.fresh import measure_fresh
+from gossamer.deploy.parity import parity
+from gossamer.deploy.simplify import simplify
+from gossamer.errors import ConfigError
+from gossamer.runs import records
+
+QUICK = Plan(batches=(1, 4), rounds=2, repeats=2, warm_up=1, fresh=False)
+
+
+def engine(name: str, network: nn.Module | None = None) -> Contestant:
+    return Contestant(name=name, kind="engine", network=network or small())
+
+
+def test_engines_and_artifacts_are_timed_by_both_protocols(tmp_path: Path):
+    path = export(small(), images(1), "sparse", tmp_path / "net").path
+    contestants = [of_file(path, trust=False, network=small()), engine("torch"), engine("torch-csr")]
+    found = bench(contestants, labelled(small()), QUICK, network=small())
+    settings = [("memory", 1), ("memory", 4), ("loading", 100)]
+    wanted = [(protocol, batch, each.name) for protocol, batch in settings for each in contestants]
+    assert [(timing.protocol, timing.batch, timing.contestant) for timing in found.timings] == wanted
+    for timing in found.timings:
+        assert timing.calls == 4
+        assert 0 < timing.median <= timing.p95
+        assert timing.throughput == pytest.approx(timing.batch / timing.mean)
+        assert timing.against == "torch"
+        assert len(timing.speedups) == len(timing.rounds) == 2
+        if timing.contestant == "torch":
+            assert timing.speedups == (1.0, 1.0)
+    (shipped, *_) = found.entries
+    assert (shipped.kind, shipped.bytes, shipped.failure) == ("sparse", path.stat().st_size, None)
+    found.save(tmp_path / "bench.json")
+    assert records.to_json(read_bench(tmp_path / "bench.json")) == records.to_json(found)
+    assert "speedup" in str(found)
+
+
+class Clock:
+    """Time that passes only where a contestant makes it pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_contestants_take_turns_and_ratios_are_of_one_round(monkeypatch: pytest.MonkeyPatch):
+    """The machine is three times slower in its second round: each time triples, no ratio changes."""
+    clock, order = Clock(), list[str]()
+    monkeypatch.setattr(bench_file, "time", clock)
+
+    def slow(name: str, seconds: float) -> Engine:
+        def forward(x: Tensor) -> Tensor:
+            order.append(name)
+            # One call when it is opened, and four in a round.
+            clock.now += seconds * (3 if order.count(name) > 5 else 1)
+            return x.flatten(1)
+
+        return Engine(summary=name, open=lambda network, example: forward, dense=name != "ours")
+
+    for name, seconds in (("ours", 1.0), ("dense", 4.0), ("slower", 8.0)):
+        monkeypatch.setitem(ENGINES, name, slow(name, seconds))  # type: ignore[arg-type]
+    contestants = [engine(name) for name in ("ours", "dense", "slower")]
+    plan = Plan(batches=(2,), rounds=2, repeats=3, warm_up=1, loading=False, fresh=False)
+    found = bench(contestants, labelled(small()), plan, network=None)
+    assert found.counts is None
+    # Each opens with one call; then rounds begin with another contestant each.
+    groups = [(name, len(list(calls))) for name, calls in itertools.groupby(order[3:])]
+    assert groups == [("ours", 4), ("dense", 4), ("slower", 4), ("dense", 4), ("slower", 4), ("ours", 4)]
+    ours, dense, slower = found.timings
+    assert ours.against == dense.against == slower.against == "dense"
+    assert [ours.rounds, dense.rounds, slower.rounds] == [(1.0, 3.0), (4.0, 12.0), (8.0, 24.0)]
+    assert [ours.speedup, dense.speedup, slower.speedup] == [4.0, 1.0, 0.5]
+
+
+def test_who_cannot_take_part_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    absent = Engine(summary="", open=lambda network, example: network, packages=("no_such_package",))
+    monkeypatch.setitem(ENGINES, "absent", absent)  # type: ignore[arg-type]
+
+    def refuses(network: nn.Module, example: Tensor) -> Tensor:
+        raise RuntimeError("it cannot")
+
+    monkeypatch.setitem(ENGINES, "broken", Engine(summary="", open=refuses))  # type: ignore[arg-type]
+    (tmp_path / "net.c").write_text("")
+    untrusted = of_file(tmp_path / "net.c", trust=False, network=None)
+    found = bench(
+        [engine("torch"), engine("absent"), engine("broken"), untrusted], labelled(small()), QUICK, network=None
+    )
+    assert found.missing["absent"] == "not installed: no_such_package"
+    assert found.missing["broken"] == "it cannot"
+    assert "--trust" in found.missing["net.c"]
+    assert [entry.name for entry in found.entries] == ["torch"]
+    assert "absent: left out, not installed: no_such_package" in str(found)
+    with pytest.raises(ConfigError, match="someone who can run"):
+        bench([engine("absent")], labelled(small()), QUICK, network=None)
+
+
+def test_threads_come_back(monkeypatch: pytest.MonkeyPatch):
+    before = torch.get_num_threads()
+    plan = Plan(batches=(1,), threads=(1, 2), rounds=1, repeats=1, loading=False, fresh=False)
+    found = bench([engine("torch")], labelled(small()), plan, network=None)
+    assert [timing.threads for timing in found.timings] == [1, 2]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("change", [{"rounds": 0}, {"repeats": 0}, {"batches": ()}, {"threads": (1, 0)}])
+def test_impossible_plans_are_refused(change: dict[str, int | Sequence[int]]):
+    with pytest.raises(ConfigError, match="whole numbers >= 1"):
+        Plan(**change)  # type: ignore[arg-type]
+
+
+def test_two_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="different names"):
+        bench([engine("torch"), engine("torch")], labelled(small()), QUICK, network=None)
+
+
+def test_the_work_of_an_image_is_counted():
+    """A 3x3 convolution with 3 of 18 weights on 4 x 4 places, then 2 of 64 weights of a linear layer."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(32, 2))
+    with torch.no_grad():
+        for layer, kept in ((network[0], 3), (network[2], 2)):
+            mask = torch.zeros(layer.weight.numel())
+            mask[:kept] = 1
+            layer.weight.copy_(mask.view_as(layer.weight))
+    graph = capture(network, torch.rand(1, 1, 4, 4))
+    counts = count(graph)
+    # Read and written in float32: 16 and 32 numbers by the convolution, 32 and 32 flattened, 32 and 2 at the end.
+    maps = 4 * (16 + 32 + 32 + 32 + 32 + 2)
+    assert counts.dense == Work(multiplications=18 * 16 + 64, additions=18 * 16 + 64, bytes=maps + 4 * (18 + 64))
+    assert counts.kept == Work(multiplications=50, additions=50, bytes=maps + 4 * 5)
+    assert counts.signs == Work(multiplications=34, additions=50, bytes=maps + 1)
+    assert counts.work_ratio == 352 / 50
+    assert counts.signs_save == (100 - 84) / 100
+
+
+def test_an_empty_network_has_no_ratio():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    nn.init.zeros_(network[1].weight)  # type: ignore[arg-type]
+    counts = count(capture(network, torch.rand(1, 1, 2, 2)))
+    assert (counts.work_ratio, counts.signs_save, counts.kept.multiplications) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2),
+        nn.Conv2d(4, 8, (3, 2), stride=(1, 2), padding=(2, 0), groups=2),
+        nn.Conv2d(4, 4, 3, groups=4, bias=False),
+        nn.Conv2d(4, 5, 1),
+    ],
+)
+def test_rows_of_sparse_matrices_give_the_networks_logits(convolution: nn.Conv2d):
+    network = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3))
+    x = torch.rand(3, 4, 9, 8)
+    network(x)
+    with torch.no_grad():
+        convolution.weight.mul_(torch.rand_like(convolution.weight) < 0.4)
+    rows = SparseRows(simplify(capture(network.eval(), x)))
+    assert parity(network, rows, x).error < 1e-5
+
+
+def test_energy_is_what_the_counters_gained_and_counters_turn_over(tmp_path: Path):
+    for number, (shown, most) in enumerate([(100, 999), (990, 999)]):
+        zone = tmp_path / f"intel-rapl:{number}"
+        zone.mkdir()
+        (zone / "energy_uj").write_text(f"{shown}\n")
+        (zone / "max_energy_range_uj").write_text(f"{most}\n")
+    (tmp_path / "intel-rapl:0:0").mkdir()
+    energy = Energy.find(tmp_path)
+    before = energy.read()
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("300\n")
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("40\n")
+    # 200 of the first; the second went from 990 over 999 to 40.
+    assert energy.joules(before, energy.read()) == pytest.approx(250e-6)
+    assert energy.reason.startswith("RAPL, 2 processor packages")
+
+
+def test_without_counters_joules_are_unknown_with_a_reason(tmp_path: Path):
+    energy = Energy.find(tmp_path)
+    assert energy.joules(energy.read(), energy.read()) is None
+    assert energy.reason == f"no RAPL counters in {tmp_path}"
+    (tmp_path / "intel-rapl:0").mkdir()
+    assert "cannot be read" in Energy.find(tmp_path).reason
+
+
+@pytest.mark.skipif(memory_now() is None, reason="the system does not say how much memory a process holds")
+def test_a_new_process_tells_start_up_and_peak():
+    found = measure_fresh(engine("torch"), images(1), threads=1)
+    assert found.failure is None
+    assert found.start_up > 0
+    assert found.peak >= found.before > 2**20
+    assert memory_peak() >= memory_now()
+
+
+def test_what_fails_in_a_new_process_is_told():
+    found = measure_fresh(engine("torch", nn.Linear(3, 3)), images(1), threads=1)
+    assert found.start_up is None
+    assert found.failure is not None
+    assert found.failure.startswith("RuntimeError")
+
+
+@pytest.fixture
+def two_devices() -> list[BenchRecord]:
+    one = bench([engine("torch")], labelled(small()), QUICK, network=None)
+    device = dataclasses.replace(one.device, name="A slower <device>")
+    other = dataclasses.replace(one, device=device)
+    return [one, other]
+
+
+def test_benches_of_devices_become_one_page(two_devices: list[BenchRecord], tmp_path: Path):
+    write_figure(two_devices, tmp_path / "figure.html")
+    text = (tmp_path / "figure.html").read_text()
+    assert "A slower" in text
+    assert "<device>" not in text
+    assert "yaxis2" in text
+    with pytest.raises(ConfigError, match="FIGURE"):
+        write_figure(two_devices, tmp_path / "figure.pdf")
+    with pytest.raises(ConfigError, match="FIGURE"):
+        write_figure([], tmp_path / "figure.html")

@@ -1,0 +1,119 @@
+"""The package's networks and random ones as C match the yardstick."""
+
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from c_code import QUICK, check, images, made, needs_compiler
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import Case, networks, package_case
+
+from gossamer.deploy.capture import capture
+from gossamer.deploy.csource import Values, constants
+from gossamer.deploy.graph import Convolution, Graph, Linear, Node
+from gossamer.deploy.simplify import simplify
+
+pytestmark = needs_compiler
+
+COUNTS = (1, 3, 16, 17, 33)
+
+
+def simplified(name: str) -> Graph:
+    return simplify(package_case(name)[1])
+
+
+def with_signs(graph: Graph) -> Graph:
+    """Return the graph with one magnitude in each output channel of every other layer."""
+    nodes = []
+    for number, node in enumerate(graph.nodes):
+        operation = node.operation
+        if isinstance(operation, Convolution | Linear) and number % 2 == 0:
+            scales = operation.weight.abs().flatten(1).mean(1).view(-1, *[1] * (operation.weight.ndim - 1))
+            changed = {**vars(operation), "weight": operation.weight.sign() * scales}
+            operation = type(operation)(**changed)
+        nodes.append(Node(name=node.name, operation=operation, inputs=node.inputs, shape=node.shape))
+    return Graph(input=graph.input, shape=graph.shape, nodes=nodes, output=graph.output)
+
+
+OF_THE_PACKAGE = [
+    *((name, values) for name in ("resnet20", "digits-cnn") for values in get_args(Values)),
+    ("mobilenetv2", "float32"),
+    *(pytest.param("mobilenetv2", values, marks=pytest.mark.long) for values in ("int8", "signs")),
+    *(pytest.param("vgg16", values, marks=pytest.mark.long) for values in get_args(Values)),
+]
+
+
+@pytest.mark.parametrize(("name", "values"), OF_THE_PACKAGE)
+def test_networks_of_the_package(name: str, values: Values, tmp_path: Path) -> None:
+    graph = simplified(name)
+    graph = with_signs(graph) if values == "signs" else graph
+    network = made(graph, tmp_path, values, optimise=("-std=gnu99", "-O1"))
+    check(network, graph, values, images(graph, 33), COUNTS)
+
+
+@pytest.mark.parametrize("values", get_args(Values))
+def test_channels_read_in_small_chunks(values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "FIRST_CACHE", 300)
+    monkeypatch.setattr(constants, "SECOND_CACHE", 600)
+    graph = simplified("resnet20")
+    graph = with_signs(graph) if values == "signs" else graph
+    network = made(graph, tmp_path, values, openmp=True)
+    x = images(graph, 9)
+    check(network, graph, values, x, (1, 9))
+    check(network, graph, values, x, (1, 9), threads=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("values", ["float32", "int8"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnet34", "resnet50", "wideresnet20", "wideresnet28", "vgg16-imagenet", "preact-resnet18"],
+)
+def test_further_networks_of_the_package(name: str, values: Values, tmp_path: Path) -> None:
+    graph = simplified(name)
+    check(made(graph, tmp_path, values), graph, values, images(graph, 33), COUNTS)
+
+
+def check_random(case: Case, values: Values, *, simple: bool) -> None:
+    graph = capture(case.network, case.images())
+    graph = simplify(graph) if simple else graph
+    graph = with_signs(graph) if values == "signs" else graph
+    with tempfile.TemporaryDirectory() as folder:
+        network = made(graph, Path(folder), values, optimise=QUICK, singles=2)
+        check(network, graph, values, images(graph, 19), (1, 16, 19))
+
+
+RANDOM = given(case=networks(), values=st.sampled_from(get_args(Values)), simple=st.booleans())
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@settings(QUIET, max_examples=15)
+@RANDOM
+def test_random_networks(case: Case, values: Values, simple: bool) -> None:
+    check_random(case, values, simple=simple)
+
+
+@pytest.mark.long
+@settings(QUIET, max_examples=600)
+@RANDOM
+def test_many_random_networks(case: Case, values: Values, simple: bool) -> None:
+    check_random(case, values, simple=simple)
+
+
+def test_threads_give_the_same_bits(tmp_path: Path) -> None:
+    graph = simplified("resnet20")
+    network = made(graph, tmp_path, openmp=True)
+    x = images(graph, 37)
+    for count in (1, 16, 33, 37):
+        assert torch.equal(network(x[:count], threads=3), network(x[:count], threads=1))
+
+
+def test_one_image_in_the_memory_of_the_library(tmp_path: Path) -> None:
+    graph = simplified("digits-cnn")
+    network = made(graph, tmp_path)
+    x = images(graph, 2)
+    for image in x:
+        assert torch.equal(torch.from_numpy(network.run_one(image.numpy())), network(image[None])[0])

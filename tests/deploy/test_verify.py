@@ -1,0 +1,142 @@
+"""Verification: what ships is what was measured, or it fails, and says by how much."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from shipped import even, labelled
+from torch import Tensor, nn
+
+from gossamer.attacks.autoattack import AutoAttack
+from gossamer.attacks.pgd import PGD
+from gossamer.deploy.artifact import Artifact, open_artifact
+from gossamer.deploy.export import export
+from gossamer.deploy.verification import Gap, Verification
+from gossamer.deploy.verify import Asked, verify
+from gossamer.errors import ConfigError
+from gossamer.evaluation.adapters import TorchFunction
+from gossamer.evaluation.setting import Setting
+from gossamer.intervals import paired_difference
+from gossamer.runs import records
+from gossamer.threat import ThreatModel
+
+THREAT = ThreatModel("linf", 0.02)
+ASKED = Asked(attack=PGD(threat=THREAT, steps=5), threat=THREAT, queries=20)
+
+
+def setting(**changes: object) -> Setting:
+    return Setting(data=labelled(even()), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Artifact:
+    return open_artifact(export(even(), labelled(even()).images[:1], "sparse", tmp_path / "net").path, module=even())
+
+
+def replaced(artifact: Artifact, function: Callable[[Tensor], Tensor]) -> Artifact:
+    """Return an artifact whose record is that of another one, and that computes something else."""
+    return dataclasses.replace(artifact, model=TorchFunction(function, "changed"))
+
+
+def test_an_exact_artifact_passes_without_a_gap(sound: Artifact, tmp_path: Path):
+    found = verify(sound, even(), setting(), ASKED)
+    assert found.passed
+    assert found.failures == ()
+    assert found.parity is not None
+    assert found.parity.error < 1e-5
+    assert found.parity.agreement == 1
+    assert found.clean_gap == found.robust_gap == Gap(value=0.0, interval=paired_difference(0, 0, 40))
+    assert [outcome.attack for outcome in found.artifact.attacks] == ["pgd of the twin", "square"]
+    assert found.artifact.robust_accuracy == found.parent.robust_accuracy
+    assert 0 < found.artifact.robust_accuracy < 1
+    assert found.shipped.recorded
+    found.save(tmp_path / "found.json")
+    read = records.read(Verification, tmp_path / "found.json")
+    assert read.robust_gap == found.robust_gap
+    assert read.artifact.attacks == found.artifact.attacks
+    assert str(found).splitlines()[-1] == "passed"
+
+
+def test_an_artifact_that_computes_something_else_fails_the_gate(sound: Artifact):
+    network = even()
+    found = verify(replaced(sound, lambda x: network(x).roll(1, dims=1)), even(), setting(), ASKED)
+    assert not found.passed
+    assert found.artifact.clean_accuracy == 0
+    assert found.clean_gap.value == 1
+    assert [failure.split()[0] for failure in found.failures] == ["logits", "logits", "clean", "robust"]
+    assert "FAILED: clean accuracy is 100.00 points below the parent's, more than 1" in str(found)
+
+
+def test_every_sample_counts_with_the_worst_attack(sound: Artifact):
+    """An artifact that is right unless a corner is bright falls to its own attack, not to its twin's examples."""
+    network = even()
+
+    def with_a_back_door(x: Tensor) -> Tensor:
+        logits = network(x)
+        return torch.where(x[:, :1, 0, 0] > 0.5, -logits, logits)
+
+    data = labelled(network, 60)
+    found = verify(replaced(sound, with_a_back_door), even(), Setting(data=data), Asked(**vars(ASKED) | {"limit": 1.0}))
+    flags = [torch.tensor(outcome.robust, dtype=torch.bool) for outcome in found.artifact.attacks]
+    assert found.artifact.robust_accuracy == float((flags[0] & flags[1]).double().mean())
+    assert bool((flags[0] & ~flags[1]).any())
+    assert found.robust_gap.value > 0
+
+
+def test_members_of_an_ensemble_all_see_every_sample(tmp_path: Path):
+    network = even(5)
+    data = labelled(network, 12)
+    artifact = open_artifact(export(network, data.images[:1], "sparse", tmp_path / "net").path, module=network)
+    attack = AutoAttack(threat=THREAT, steps=2, queries=5)
+    found = verify(artifact, network, Setting(data=data), Asked(attack=attack, threat=THREAT, queries=5))
+    names = [outcome.attack for outcome in found.artifact.attacks]
+    assert names == ["apgd-ce of the twin", "apgd-t of the twin", "fab-t of the twin", "square of the twin", "square"]
+    assert all(outcome.n == 12 for outcome in found.artifact.attacks)
+
+
+def test_the_limit_decides(sound: Artifact):
+    network, data = even(), labelled(even())
+    wrong = set(range(0, 40, 20))
+    images = data.float(torch.arange(40))
+
+    def errs_on_two(x: Tensor) -> Tensor:
+        logits = network(x)
+        near = torch.cdist(x.flatten(1), images.flatten(1)).argmin(dim=1)
+        turned = torch.tensor([int(index) in wrong for index in near])
+        return torch.where(turned[:, None], -logits, logits)
+
+    changed = replaced(sound, errs_on_two)
+    strict = verify(changed, even(), setting(), Asked(**vars(ASKED) | {"limit": 0.04}))
+    assert strict.clean_gap.value == pytest.approx(2 / 40)
+    assert any(failure.startswith("clean accuracy is 5.00 points") for failure in strict.failures)
+    lenient = verify(changed, even(), setting(), Asked(**vars(ASKED) | {"limit": 0.05}))
+    assert not any(failure.startswith("clean") for failure in lenient.failures)
+
+
+def test_without_a_twin_the_artifact_is_attacked_alone(sound: Artifact):
+    found = verify(sound, None, setting(), Asked(attack=None, threat=THREAT, queries=20))
+    assert (found.parity, found.parent, found.robust_gap) == (None, None, None)
+    assert [outcome.attack for outcome in found.artifact.attacks] == ["square"]
+    assert str(found).splitlines()[-1].startswith("nothing to compare it with")
+
+
+def test_what_was_finished_is_not_measured_again(sound: Artifact, tmp_path: Path):
+    first = verify(sound, even(), setting(folder=tmp_path / "cells"), ASKED)
+    files = sorted((tmp_path / "cells").rglob("*"))
+    assert files
+    again = verify(sound, even(), setting(folder=tmp_path / "cells"), ASKED)
+    assert records.to_json(again.artifact) == records.to_json(first.artifact)
+    assert sorted((tmp_path / "cells").rglob("*")) == files
+
+
+def test_impossible_questions_are_refused(sound: Artifact):
+    with pytest.raises(ConfigError, match="--limit"):
+        verify(sound, even(), setting(), Asked(**vars(ASKED) | {"limit": 1.5}))
+    with pytest.raises(ConfigError, match="--attack"):
+        verify(sound, even(), setting(), Asked(attack=None, threat=THREAT))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    data = (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(ConfigError, match="images of shape"):
+        verify(sound, other, Setting(data=data), ASKED)

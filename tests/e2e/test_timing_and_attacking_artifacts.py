@@ -1,0 +1,69 @@
+"""Artifacts are timed beside engines, evaluated and audited like a run; a stochastic run ships its noise-free twin."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gossamer.cli.main import main
+from gossamer.deploy.export import default_name
+
+SMALL = ["--set", "training.epochs=1", "--set", "attack.steps=1", "--set", "evaluation=[{attack: fgsm, n: 60}]"]
+
+
+def gossamer(*words: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("timing") / "run"
+    assert gossamer("train", "bcs/digits-90", "--out", folder, *SMALL) == 0
+    assert gossamer("export", folder, "--to", "sparse") == 0
+    return folder
+
+
+@pytest.fixture
+def artifact(run: Path) -> Path:
+    return run / "artifacts" / default_name(run.name, "sparse")
+
+
+def test_artifacts_are_timed_beside_engines(
+    run: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--threads", 1, "--batch", "1,4", "--rounds", 2, "--repeats", 2, "--trust"]
+    engines = ["--against", "torch,torch-csr,openvino"]
+    assert (
+        gossamer("bench", artifact, "--run", run, *engines, *words, "--no-fresh", "--json", tmp_path / "bench.json")
+        == 0
+    )
+    found = json.loads((tmp_path / "bench.json").read_text())
+    named = {entry["name"] for entry in found["entries"]} | found["missing"].keys()
+    assert named == {artifact.name, "torch", "torch-csr", "openvino"}
+    assert found["counts"]["kept"]["multiplications"] < found["counts"]["dense"]["multiplications"]
+    assert "speedup" in capsys.readouterr().out
+    assert gossamer("bench", "--merge", tmp_path / "bench.json", "-o", tmp_path / "figure.html") == 0
+    assert (tmp_path / "figure.html").stat().st_size > 10_000
+    assert gossamer("bench", artifact, "--against", "tensorflow", "--run", run) == 2
+    assert gossamer("bench", artifact, "--threads", "some") == 2
+
+
+def test_artifacts_are_evaluated_and_audited_too(artifact: Path, tmp_path: Path):
+    data = ["--data", "digits", "--n", 30, "--device", "cpu"]
+    pgd = ["--attack", "pgd", "--option", "steps=2", "--eps", "0.1"]
+    assert gossamer("evaluate", artifact, *data, *pgd, "--json", tmp_path / "evaluation.json") == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text())["attacks"][0]["attack"] == "pgd"
+    quick = ["--threat", "linf:0.1", "--budget", "quick"]
+    assert gossamer("audit", artifact, *data, *quick, "--json", tmp_path / "audit.json") == 0
+    assert str(artifact) in json.loads((tmp_path / "audit.json").read_text())["environment"]["command"]
+
+
+def test_a_stochastic_run_ships_its_noise_free_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "noisy"
+    assert gossamer("train", "pni/digits", "--out", folder, *SMALL) == 0
+    assert gossamer("export", folder, "--to", "sparse") == 0
+    assert "this is its noise-free twin" in capsys.readouterr().out
+    path = folder / "artifacts" / default_name("noisy", "sparse")
+    assert gossamer("verify", path, "--run", folder, "--attack", "fgsm", "--queries", 5, "--n", 20) == 0
