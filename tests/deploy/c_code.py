@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gossamer.deploy import interpret
 from gossamer.deploy.csource import Compiled, Values, compile_c, rounded, write_c
-from gossamer.deploy.csource.compile import compiler
 from gossamer.deploy.graph import Graph
 from gossamer.errors import ConfigError
+from gossamer.kernels.build import compiler
 
 QUICK = ("-std=gnu99", "-O0")
 SHARE = 1e-4

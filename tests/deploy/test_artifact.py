@@ -11,12 +11,11 @@ from shipped import images, small
 from gossamer.deploy import torch_program
 from gossamer.deploy.about import about_path, read_about
 from gossamer.deploy.artifact import open_artifact
-from gossamer.deploy.csource.compile import compiler
 from gossamer.deploy.export import KINDS, default_name, export
 from gossamer.deploy.parity import EXACT, parity
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError
-from gossamer.kernels.build import COMPILERS
+from gossamer.kernels.build import COMPILERS, compiler
 from gossamer.models.digits import digits_cnn
 
 NEEDED = {"onnx": "onnxscript", "onnx-int8": "onnxscript"}

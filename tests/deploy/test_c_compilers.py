@@ -14,7 +14,7 @@ from networks import package_case
 
 from gossamer.deploy import interpret
 from gossamer.deploy.csource import Values, Written, rounded, write_c
-from gossamer.deploy.csource.compile import ABOUT, compile_c, compile_sources, compiler
+from gossamer.deploy.csource.compile import ABOUT, compile_c, compile_sources
 from gossamer.deploy.graph import (
     Add,
     Affine,
@@ -33,6 +33,7 @@ from gossamer.deploy.graph import (
 )
 from gossamer.deploy.simplify import simplify
 from gossamer.errors import ConfigError, DataError, RunError
+from gossamer.kernels.build import compiler
 
 pytestmark = needs_compiler
 

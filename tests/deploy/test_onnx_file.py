@@ -89,7 +89,7 @@ class Noisy(nn.Module):
         (Bessel(), "prims.bessel_j0"),
         (OnlyTwo(), "any number of images"),
         (Branching(), "any number of images"),
-        (Noisy(), "noise-free twin"),
+        (Noisy(), "noise-free network"),
         (nn.Flatten(2), "logits \\(N, classes\\)"),
     ],
 )
@@ -105,7 +105,7 @@ def test_what_onnx_cannot_say_is_named_and_nothing_is_written(
 def test_an_example_that_is_none_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="at least one image"):
         write_onnx(small(), torch.zeros(2, 6, 6), tmp_path / "net.onnx")
-    with pytest.raises(ConfigError, match="takes the example"):
+    with pytest.raises(ConfigError, match="takes as its one input"):
         write_onnx(small(), torch.zeros(1, 5, 6, 6), tmp_path / "net.onnx")
 
 

@@ -49,11 +49,11 @@ def test_source_and_flags_name_the_file(cache: Path, source: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"not a library", None])
 def test_a_damaged_file_is_built_again(cache: Path, source: Path, damage: bytes | None) -> None:
     text = source.read_bytes()
-    path = build._build(source, build._digest(text), [*build._compiler(), *build.OPTIMISE])
+    path = build._build(source, build._digest(text), [*build.compiler(), *build.OPTIMISE])
     path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
     assert build._cached("toy", build._digest(text)) is None
     assert built(cache) == []
-    again = build._build(source, build._digest(text), [*build._compiler(), *build.OPTIMISE])
+    again = build._build(source, build._digest(text), [*build.compiler(), *build.OPTIMISE])
     assert again == path
     assert ctypes.CDLL(str(again)).answer() == 42
 

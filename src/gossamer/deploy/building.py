@@ -10,11 +10,10 @@ from torch import Tensor, fx
 
 from gossamer.deploy.graph import Affine, Flatten, Graph, Node, Operation, Shape, constants
 from gossamer.deploy.naming import module_path, operator, step_name
+from gossamer.deploy.tracing import BATCH
 from gossamer.errors import ConfigError
 
 IMAGE = "image"
-# Images of the traced batch; no operator may tell it apart from any other number.
-BATCH = 2
 
 
 @dataclass(frozen=True)

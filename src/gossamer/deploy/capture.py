@@ -11,12 +11,12 @@ from torch.export.graph_signature import OutputKind
 from torch.fx.node import map_arg
 
 from gossamer.deploy import interpret
-from gossamer.deploy.building import BATCH, IMAGE, Builder, Call, View
+from gossamer.deploy.building import IMAGE, Builder, Call, View
 from gossamer.deploy.graph import Graph
 from gossamer.deploy.naming import module_path, operator
 from gossamer.deploy.operators import TRANSLATIONS
+from gossamer.deploy.tracing import BATCH, freeze, told
 from gossamer.errors import ConfigError
-from gossamer.models.folding import plain_copy
 
 # Share of the largest logit that the graph may differ from the module on the example.
 AGREEMENT = 1e-3
@@ -51,12 +51,10 @@ def capture(model: nn.Module, example: Tensor) -> Graph:
     noise, control flow on data, other inputs and outputs than one batch and its logits (N, classes), and for a
     graph that does not compute the example's logits.
     """
-    images = _images(example)
-    twin = _twin(model)
-    logits = _logits(twin, images)
-    graph = _translate(_trace(twin, images))
-    difference = float((interpret.run(graph, images) - logits).abs().max())
-    if not difference <= AGREEMENT * max(float(logits.abs().max()), 1e-6):
+    frozen = freeze(model, example)
+    graph = _translate(_trace(frozen.module, frozen.images))
+    difference = float((interpret.run(graph, frozen.images) - frozen.logits).abs().max())
+    if not difference <= AGREEMENT * max(float(frozen.logits.abs().max()), 1e-6):
         raise ConfigError(
             "export",
             expected="a graph that computes the module's logits",
@@ -64,60 +62,6 @@ def capture(model: nn.Module, example: Tensor) -> Graph:
             remedy="make forward a function of the image alone: no noise, no state, no tensors from outside of torch",
         )
     return graph
-
-
-def _images(example: Tensor) -> Tensor:
-    if example.ndim == 4 and example.is_floating_point() and min(example.shape) > 0:
-        return example.detach().to("cpu", torch.float32)
-    raise ConfigError(
-        "export: example",
-        expected="at least one image, (N, C, H, W) floats",
-        got=f"{example.dtype} of shape {tuple(example.shape)}",
-        remedy="pass a batch as the network takes it, such as torch.rand(1, 3, 32, 32)",
-    )
-
-
-def _twin(model: nn.Module) -> nn.Module:
-    try:
-        twin = plain_copy(model)
-    except Exception as error:
-        raise ConfigError(
-            "export: model",
-            expected="a network that can be copied and whose weights are fixed",
-            got=f"{type(model).__name__}: {error}",
-            remedy="export the finalised or noise-free network; call torch.nn.utils.prune.remove where it was used",
-        ) from error
-    for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):
-        if tensor.is_complex():
-            raise ConfigError(
-                f"export: {name}",
-                expected="real numbers",
-                got=str(tensor.dtype),
-                remedy="artifacts have no complex arithmetic: replace the layer",
-            )
-    return twin.to("cpu", torch.float32)
-
-
-def _logits(twin: nn.Module, images: Tensor) -> Tensor:
-    try:
-        with torch.no_grad():
-            logits: object = twin(images)
-    except Exception as error:
-        raise ConfigError(
-            "export: example",
-            expected="images the network takes as its one input",
-            got=f"{type(error).__name__}: {_first_line(error)}",
-            remedy="pass an example of the right size, and wrap a network of several inputs in a module of one",
-        ) from error
-    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):
-        return logits
-    shape = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    raise ConfigError(
-        "export: model",
-        expected="one output, logits (N, classes)",
-        got=shape,
-        remedy="wrap the network in a module whose forward returns the logits alone, flattened",
-    )
 
 
 def _trace(twin: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
@@ -134,7 +78,7 @@ def _trace(twin: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
         raise ConfigError(
             "export: model",
             expected="a forward that torch.export can trace",
-            got=f"{type(error).__name__}: {_first_line(error)}",
+            got=f"{type(error).__name__}: {told(error)}",
             remedy="let no `if`, loop or number depend on the values of images or on how many there are",
         ) from error
     for output in program.graph_signature.output_specs:
@@ -261,8 +205,3 @@ def _unknown(node: fx.Node, builder: Builder) -> ConfigError:
         remedy=f"{where} with convolutions, linear layers, batch norms, ReLU, clips, sums and poolings, "
         "or export to torch",
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"

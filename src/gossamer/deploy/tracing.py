@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from gossamer.models.folding import plain_copy
 
 OPERATOR = re.compile(r"(?:aten|torch_sparse|prims|torchvision)[.:]+[A-Za-z_]\w*(?:\.\w+)?|OpOverload\(op='([^']+)'")
 BATCH = 2
-"""Images of the traced batch: torch.export takes 0 and 1 for constants."""
+"""Images of the traced batch: no operator may tell it from another number, and 0 and 1 count as constants."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,36 +48,10 @@ def freeze(model: nn.Module, example: Tensor) -> Frozen:
     example: (N, C, H, W) floats in [0, 1]. Raises ConfigError for weights that are drawn anew at every read, images
     that the network refuses, and anything but one output of logits (N, classes).
     """
-    if example.ndim != 4 or not example.is_floating_point() or min(example.shape) < 1:
-        raise ConfigError(
-            "export: example",
-            expected="at least one image, (N, C, H, W) floats",
-            got=f"{example.dtype} of shape {tuple(example.shape)}",
-            remedy="pass a batch as the network takes it, such as torch.rand(1, 3, 32, 32)",
-        )
+    images = _images(example)
     _check_pure(model)
-    images = example.detach().to("cpu", torch.float32)
-    if len(images) < BATCH:
-        images = images.repeat(BATCH, 1, 1, 1)
-    try:
-        module = plain_copy(model).to("cpu", torch.float32)
-        with torch.no_grad():
-            logits: Any = module(images)
-    except Exception as error:
-        raise ConfigError(
-            "export: model",
-            expected="a network that can be copied, and that takes the example as its one input",
-            got=f"{type(error).__name__}: {told(error)}",
-            remedy="export the finalised network, with an example of the right size",
-        ) from error
-    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):
-        return Frozen(module=module, images=images, logits=logits)
-    raise ConfigError(
-        "export: model",
-        expected="one output, logits (N, classes)",
-        got=f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}",
-        remedy="wrap the network in a module whose forward returns the logits alone",
-    )
+    module = _copy(model)
+    return Frozen(module=module, images=images, logits=_logits(module, images))
 
 
 def trace(frozen: Frozen) -> torch.export.ExportedProgram:
@@ -131,6 +104,61 @@ def _muted() -> Generator[None]:
         yield
 
 
+def _images(example: Tensor) -> Tensor:
+    if example.ndim == 4 and example.is_floating_point() and min(example.shape) > 0:
+        images = example.detach().to("cpu", torch.float32)
+        return images if len(images) >= BATCH else images.repeat(BATCH, 1, 1, 1)
+    raise ConfigError(
+        "export: example",
+        expected="at least one image, (N, C, H, W) floats",
+        got=f"{example.dtype} of shape {tuple(example.shape)}",
+        remedy="pass a batch as the network takes it, such as torch.rand(1, 3, 32, 32)",
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        copy = plain_copy(model)
+    except Exception as error:
+        raise ConfigError(
+            "export: model",
+            expected="a network that can be copied and whose weights are fixed",
+            got=f"{type(model).__name__}: {error}",
+            remedy="export the finalised or noise-free network; call torch.nn.utils.prune.remove where it was used",
+        ) from error
+    for name, tensor in (*copy.named_parameters(), *copy.named_buffers()):
+        if tensor.is_complex():
+            raise ConfigError(
+                f"export: {name}",
+                expected="real numbers",
+                got=str(tensor.dtype),
+                remedy="artifacts have no complex arithmetic: replace the layer",
+            )
+    return copy.to("cpu", torch.float32)
+
+
+def _logits(module: nn.Module, images: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            logits: object = module(images)
+    except Exception as error:
+        raise ConfigError(
+            "export: example",
+            expected="images the network takes as its one input",
+            got=f"{type(error).__name__}: {told(error)}",
+            remedy="pass an example of the right size, and wrap a network of several inputs in a module of one",
+        ) from error
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):
+        return logits
+    shape = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    raise ConfigError(
+        "export: model",
+        expected="one output, logits (N, classes)",
+        got=shape,
+        remedy="wrap the network in a module whose forward returns the logits alone, flattened",
+    )
+
+
 def _check_pure(model: nn.Module) -> None:
     for name, part in model.named_modules():
         if getattr(part, "pure", True) is False:
@@ -138,7 +166,7 @@ def _check_pure(model: nn.Module) -> None:
                 f"export: {name.partition('.parametrizations')[0] or 'model'}",
                 expected="weights that stay as they are",
                 got=f"{type(part).__name__}, which draws anew or cannot be seen into",
-                remedy="export the noise-free twin of the network",
+                remedy="export the noise-free network, its twin",
             )
 
 

@@ -22,6 +22,7 @@ from gossamer.errors import ConfigError
 
 COMPILERS = ("cc", "gcc", "clang")
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+MISSING = "install gcc or clang, or name one in the environment variable CC"
 REMEDY = "install gcc or clang, name one in the environment variable CC, or leave machine.compile out"
 DIGEST = 32
 
@@ -31,12 +32,12 @@ def load(source: Path, flags: Sequence[str] = ()) -> ctypes.CDLL:
 
     Raises ConfigError where there is no compiler, where it refuses the file, and where the cache cannot be written.
     """
-    compiler = _compiler()
-    options = (*OPTIMISE, _native(), *flags)
+    command = compiler("machine.compile", REMEDY)
+    options = (*OPTIMISE, native(), *flags)
     text = source.read_bytes()
-    key = _digest(text, _version(compiler), " ".join(options), _processor())
+    key = _digest(text, _version(command), " ".join(options), _processor())
     found = _cached(source.stem, key)
-    return ctypes.CDLL(str(found or _build(source, key, [*compiler, *options])))
+    return ctypes.CDLL(str(found or _build(source, key, [*command, *options])))
 
 
 def cache_folder() -> Path:
@@ -50,20 +51,21 @@ def cache_folder() -> Path:
     return home / "gossamer" / "kernels"
 
 
-def _compiler() -> list[str]:
+def compiler(subject: str = "C compiler", remedy: str = MISSING) -> list[str]:
+    """Return the user's compiler: that of the environment variable CC, or the first there is.
+
+    Raises ConfigError, which speaks of the subject and says the remedy, where there is none.
+    """
     named = shlex.split(os.environ.get("CC", ""))
     for command in [named] if named else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command
-    raise ConfigError(
-        "machine.compile",
-        expected="a C compiler",
-        got=f"no {' '.join(named) if named else ', '.join(COMPILERS)} on the path",
-        remedy=REMEDY,
-    )
+    got = f"no {' '.join(named) if named else ', '.join(COMPILERS)} on the path"
+    raise ConfigError(subject, expected="a C compiler", got=got, remedy=remedy)
 
 
-def _native() -> str:
+def native() -> str:
+    """Return the compiler's flag for the processor of this machine."""
     return "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 
 

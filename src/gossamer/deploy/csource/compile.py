@@ -1,10 +1,6 @@
 """How does a written network become something that Python can call? By the user's own compiler, in a private folder."""
 
 import ctypes
-import os
-import platform
-import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gossamer.deploy.csource.emit import Written
-from gossamer.errors import ConfigError, DataError, RunError
-from gossamer.kernels.build import COMPILERS
+from gossamer.errors import DataError, RunError
+from gossamer.kernels.build import MISSING, compiler, native
 
 OPTIMISE = ("-std=gnu99", "-O3", "-ffp-contract=fast")
-REMEDY = "install gcc or clang, or name one in the environment variable CC"
 ABOUT = """#include "{name}.h"
 long about_{name}(int what, int threads) {{
     const long numbers[] = {{{upper}_CHANNELS, {upper}_ROWS, {upper}_COLUMNS, {upper}_CLASSES}};
@@ -106,22 +101,7 @@ def compile_sources(sources: Sequence[Path], made: Path, options: Sequence[str])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RunError("C compiler", expected="our C to compile", got="\n".join(lines[:5]), remedy=REMEDY)
-
-
-def compiler() -> list[str]:
-    """Return the user's compiler: that of the environment variable CC, or the first there is."""
-    named = shlex.split(os.environ.get("CC", ""))
-    for command in [named] if named else [[name] for name in COMPILERS]:
-        if shutil.which(command[0]):
-            return command
-    got = f"no {' '.join(named) if named else ', '.join(COMPILERS)} on the path"
-    raise ConfigError("C compiler", expected="one that can be called", got=got, remedy=REMEDY)
-
-
-def native() -> str:
-    """Return the compiler's flag for this machine."""
-    return "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
+        raise RunError("C compiler", expected="our C to compile", got="\n".join(lines[:5]), remedy=MISSING)
 
 
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_long, "i": ctypes.c_int, "s": ctypes.c_size_t}
