@@ -57,8 +57,7 @@ _PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm":
 
 _WHY = {
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
-    "pwoa": "pruned and fine-tuned on clean images alone; attacked ones mend it (row below)",
-    "edge-popup": "frozen random weights: half of them reach further than a tenth (row below)",
+    "pwoa": "pruned and fine-tuned on clean images alone; published too, it falls most of all on VGG-16",
 }
 
 _SPARSE = tuple(

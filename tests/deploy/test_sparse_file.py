@@ -186,7 +186,7 @@ def test_parametrizations_are_folded_and_fresh_noise_is_refused(tmp_path):
     assert parametrize.is_parametrized(model)
     noisy = nn.Sequential(nn.Linear(4, 3))
     parametrize.register_parametrization(noisy[0], "weight", WeightNoise(torch.ones(1)))
-    with pytest.raises(DataError, match=r"weights of 0: .*WeightNoise draws anew"):
+    with pytest.raises(ConfigError, match=r"export: 0: .*WeightNoise, which draws anew"):
         write(tmp_path / "net", noisy)
 
 

@@ -60,9 +60,7 @@ def evaluate(
     eps: options.Radii = None,
     norm: options.Norm = None,
     n: options.Count = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="an option of the attack, as steps=20; repeatable")
-    ] = None,
+    option: options.AttackOptions = None,
     part: options.Part = "test",
     model: options.Model = None,
     weights: options.Weights = None,

@@ -38,6 +38,9 @@ Norm: TypeAlias = Annotated[
 ]
 Count: TypeAlias = Annotated[int | None, typer.Option("--n", help="how many samples; all if left out")]
 
+AttackOptions: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--option", help="an option of the attack, as steps=20; repeatable")
+]
 BatchSize: TypeAlias = Annotated[int | None, typer.Option(help="images at a time; found automatically if left out")]
 Seed: TypeAlias = Annotated[int, typer.Option(help="seed of all draws")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")]

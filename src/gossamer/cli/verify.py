@@ -33,9 +33,7 @@ def verify(
         Path | None, typer.Option(help="the run it came from: its float twin, its data and its threat")
     ] = None,
     attack: Annotated[str, typer.Option(help="made on the twin, confirmed on the artifact")] = "autoattack",
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="an option of the attack, as steps=20; repeatable")
-    ] = None,
+    option: options.AttackOptions = None,
     queries: Annotated[int, typer.Option(help="of Square, on the artifact itself")] = QUERIES,
     limit: Annotated[float, typer.Option(help="points that accuracy may lie below the run's; more: exit 1")] = 100
     * LIMIT,

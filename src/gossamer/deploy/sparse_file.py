@@ -16,17 +16,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gossamer.deploy import gaps, scale_shift, sparse_header, values
-from gossamer.deploy.gaps import Coded, damaged
+from gossamer.deploy.gaps import damaged
+from gossamer.deploy.sparse_contents import (
+    TYPES,
+    Array,
+    Contents,
+    decode,
+    norm_keys,
+    open_contents,
+    shapes_of,
+    state_key,
+)
 from gossamer.deploy.sparse_header import Header, Layer, Network, Norm
+from gossamer.deploy.tracing import check_pure
 from gossamer.deploy.values import STORAGE, Kind
 from gossamer.errors import ConfigError, DataError, GossamerError
 from gossamer.models import build
@@ -35,24 +43,8 @@ from gossamer.sparsity import plain_copy
 from gossamer.sparsity.forms import form
 from gossamer.sparsity.targets import PRUNABLE
 
-Array: TypeAlias = NDArray[Any]
-Arrays: TypeAlias = Mapping[str, Array]
-
 MOST_NUMBERS = 2**28
 """Numbers, 4 bytes each, that a file may expand to before a reader that knows no module refuses it."""
-
-# The container's names of the types that can stand in a file.
-TYPES: Mapping[str, torch.dtype] = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
 
 PARTS = ("positions", "values", "scales", "norm", "dense")
 
@@ -65,18 +57,6 @@ class About:
     sha256: str
     sizes: Mapping[str, int]
     total: int
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Contents:
-    path: Path
-    header: Header
-    sha256: str
-    arrays: Arrays
-
-    def of(self, part: str) -> dict[str, Array]:
-        """Return the arrays of one part by the name of what they belong to."""
-        return {name.partition("/")[2]: array for name, array in self.arrays.items() if name.startswith(f"{part}/")}
 
 
 def write(
@@ -96,7 +76,7 @@ def write(
     """
     if kind not in STORAGE:
         raise ConfigError("kind of values", expected=" or ".join(STORAGE), got=repr(kind), remedy="choose one of these")
-    _check_pure(module)
+    check_pure(module)
     _check_network(network)
     layers, norms, arrays = _encode(plain_copy(module), kind, approximate=approximate)
     texts = sparse_header.to_texts(Header(layers=layers, norms=norms, network=network), arrays)
@@ -108,7 +88,7 @@ def read(path: Path, *, most_numbers: int = MOST_NUMBERS) -> dict[str, Tensor]:
 
     most_numbers: refuse a file that expands to more. Raises DataError for anything but a whole, unchanged sparse file.
     """
-    return _decode(_within(_open(path), most_numbers))
+    return decode(_within(open_contents(path), most_numbers))
 
 
 def load(path: Path, module: nn.Module) -> nn.Module:
@@ -117,9 +97,9 @@ def load(path: Path, module: nn.Module) -> nn.Module:
     Names and shapes are compared before anything is made of the file. Raises DataError where they, or the eps of a
     batch norm, differ, and as `read` does.
     """
-    contents = _open(path)
+    contents = open_contents(path)
     _check_fit(contents, module)
-    module.load_state_dict(_decode(contents))
+    module.load_state_dict(decode(contents))
     return module.eval()
 
 
@@ -128,7 +108,7 @@ def rebuild(path: Path) -> nn.Module:
 
     Raises DataError where it names none or one that its tensors do not fit, and as `read` does.
     """
-    contents = _within(_open(path), MOST_NUMBERS)
+    contents = _within(open_contents(path), MOST_NUMBERS)
     network = contents.header.network
     if network is None:
         raise DataError(
@@ -137,7 +117,7 @@ def rebuild(path: Path) -> nn.Module:
             got="none",
             remedy="build the network yourself and load the file into it",
         )
-    tensors = _decode(contents)
+    tensors = decode(contents)
     try:
         with torch.device("meta"):
             numbers = sum(parameter.numel() for parameter in build(network.name, **network.options).parameters())
@@ -157,7 +137,7 @@ def rebuild(path: Path) -> nn.Module:
 
 def about(path: Path) -> About:
     """Return what a sparse file says of itself; raises DataError as `read` does."""
-    contents = _open(path)
+    contents = open_contents(path)
     sizes = {part: sum(array.nbytes for array in contents.of(part).values()) for part in PARTS}
     return About(header=contents.header, sha256=contents.sha256, sizes=sizes, total=path.stat().st_size)
 
@@ -173,8 +153,8 @@ def _encode(
         if scale_shift.folds(part):
             arrays[f"norm/{name}"] = folded = _finite(scale_shift.fold(part), name)
             norms[name] = Norm(features=folded.shape[1], eps=float(getattr(part, "eps")))  # noqa: B009
-            rest = {key: tensor for key, tensor in rest.items() if key not in _norm_keys(name)}
-        elif isinstance(part, PRUNABLE) and _is_kernel(rest.get(key := _key(name, "weight"))):
+            rest = {key: tensor for key, tensor in rest.items() if key not in norm_keys(name)}
+        elif isinstance(part, PRUNABLE) and _is_kernel(rest.get(key := state_key(name, "weight"))):
             layers[key], stored = _encode_layer(rest.pop(key), kind, key, approximate=approximate)
             arrays |= {f"{what}/{key}": array for what, array in stored.items()}
     arrays |= {f"dense/{name}": _plain(tensor, name) for name, tensor in rest.items()}
@@ -240,17 +220,6 @@ def _finite(array: Array, name: str) -> Array:
     return array
 
 
-def _check_pure(module: nn.Module) -> None:
-    for name, part in module.named_modules():
-        if getattr(part, "pure", True) is False:
-            raise DataError(
-                f"weights of {name.partition('.parametrizations')[0]}",
-                expected="weights that stay as they are",
-                got=f"ones that {type(part).__name__} draws anew at every read",
-                remedy="export the noise-free twin of the network",
-            )
-
-
 def _check_network(network: Network | None) -> None:
     try:
         json.dumps(dataclasses.asdict(network) if network else None, allow_nan=False)
@@ -260,32 +229,7 @@ def _check_network(network: Network | None) -> None:
         ) from error
 
 
-def _key(module: str, tensor: str) -> str:
-    return f"{module}.{tensor}" if module else tensor
-
-
-def _norm_keys(name: str) -> set[str]:
-    return {_key(name, part) for part in (*scale_shift.PARTS, scale_shift.COUNTER)}
-
-
-def _open(path: Path) -> _Contents:
-    if not path.is_file():
-        raise DataError(str(path), expected="a sparse file", got="no file", remedy="give the path of one")
-    try:
-        with safe_open(path, framework="np") as file:
-            texts = dict(file.metadata() or {})
-            arrays = {name: _array(file, name, path) for name in file.keys()}  # noqa: SIM118
-    except DataError:
-        raise
-    except (OSError, SafetensorError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-        raise damaged(str(path), "a whole safetensors file", f"a damaged one ({str(error)[:400]})") from error
-    header = sparse_header.from_texts(texts, arrays, subject=str(path))
-    contents = _Contents(path=path, header=header, sha256=texts["sha256"], arrays=arrays)
-    _check_arrays(contents)
-    return contents
-
-
-def _within(contents: _Contents, most_numbers: int) -> _Contents:
+def _within(contents: Contents, most_numbers: int) -> Contents:
     if contents.header.size > most_numbers:
         raise DataError(
             str(contents.path),
@@ -296,92 +240,9 @@ def _within(contents: _Contents, most_numbers: int) -> _Contents:
     return contents
 
 
-def _array(file: Any, name: str, path: Path) -> Array:
-    kind = file.get_slice(name).get_dtype()
-    if kind not in TYPES:
-        raise damaged(f"{path}, {name[:80]}", f"numbers of type {', '.join(TYPES)}", str(kind)[:80])
-    return file.get_tensor(name)
-
-
-def _check_arrays(contents: _Contents) -> None:
-    """Raise DataError unless the arrays are those that the header speaks of, in type and shape."""
-    wanted = {
-        name: (dtype, shape)
-        for key, layer in contents.header.layers.items()
-        for name, dtype, shape in _layer_arrays(key, layer)
-    } | {f"norm/{name}": ("<f4", (2, norm.features)) for name, norm in contents.header.norms.items()}
-    free = {name for name in contents.arrays if name.startswith("dense/")}
-    missing, unknown = wanted.keys() - contents.arrays.keys(), contents.arrays.keys() - wanted.keys() - free
-    if missing or unknown:
-        got = [*(f"no {name}" for name in sorted(missing)), *sorted(unknown)]
-        raise damaged(str(contents.path), "the tensors that its header names", ", ".join(got)[:200])
-    for name, (dtype, shape) in wanted.items():
-        array = contents.arrays[name]
-        fits = array.ndim == 1 if shape is None else array.shape == shape
-        if array.dtype.str.lstrip("|") != dtype.lstrip("|") or not fits:
-            raise damaged(f"{contents.path}, {name}", f"{dtype} of shape {shape}", f"{array.dtype} {array.shape}")
-    for name, array in contents.arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise damaged(f"{contents.path}, {name}", "finite numbers", "infinite ones or NaN")
-    _check_names(contents)
-
-
-def _layer_arrays(key: str, layer: Layer) -> list[tuple[str, str, tuple[int, ...] | None]]:
-    storage = STORAGE[layer.values]
-    found: list[tuple[str, str, tuple[int, ...] | None]] = [
-        (f"values/{key}", storage.dtype.str, values.stored_shape(layer.count, layer.values))
-    ]
-    if layer.coding != "all":
-        found.append((f"positions/{key}", "|u1", None))
-    if storage.scaled:
-        found.append((f"scales/{key}", "<f4", None))
-    return found
-
-
-def _check_names(contents: _Contents) -> None:
-    names = [
-        *contents.header.layers,
-        *contents.of("dense"),
-        *(key for name in contents.header.norms for key in _norm_keys(name)),
-    ]
-    if len(set(names)) != len(names):
-        raise damaged(str(contents.path), "each tensor of the network once", "one of them twice")
-
-
-def _decode(contents: _Contents) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    for name, layer in contents.header.layers.items():
-        state[name] = torch.from_numpy(_decode_layer(contents, name, layer))
-    for name, norm in contents.header.norms.items():
-        unfolded = scale_shift.unfold(contents.arrays[f"norm/{name}"], norm.eps)
-        state |= {_key(name, part): tensor for part, tensor in unfolded.items()}
-    return state | {name: torch.from_numpy(array) for name, array in contents.of("dense").items()}
-
-
-def _decode_layer(contents: _Contents, name: str, layer: Layer) -> Array:
-    subject = f"{contents.path}, {name}"
-    none = np.zeros(0, np.uint8)
-    coded = Coded(
-        coding=layer.coding,
-        parameter=layer.parameter,
-        data=contents.arrays.get(f"positions/{name}", none),
-    )
-    mask = gaps.decode(coded, size=layer.size, count=layer.count, subject=subject)
-    scales = contents.arrays.get(f"scales/{name}", np.zeros(0, np.float32))
-    weight = values.expand(
-        contents.arrays[f"values/{name}"],
-        scales,
-        mask,
-        kind=layer.values,
-        channels=layer.shape[0],
-        subject=subject,
-    )
-    return weight.reshape(layer.shape)
-
-
-def _check_fit(contents: _Contents, module: nn.Module) -> None:
+def _check_fit(contents: Contents, module: nn.Module) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    got = _shapes(contents)
+    got = shapes_of(contents)
     different = [name for name in sorted(expected.keys() | got.keys()) if expected.get(name) != got.get(name)]
     if different:
         first = different[0]
@@ -400,13 +261,3 @@ def _check_fit(contents: _Contents, module: nn.Module) -> None:
                 got=eps,
                 remedy="build the network with the eps that it was exported with",
             )
-
-
-def _shapes(contents: _Contents) -> dict[str, tuple[int, ...]]:
-    layers = {name: layer.shape for name, layer in contents.header.layers.items()}
-    dense = {name: array.shape for name, array in contents.of("dense").items()}
-    norms = {
-        _key(name, part): (norm.features,) for name, norm in contents.header.norms.items() for part in scale_shift.PARTS
-    }
-    counters = {_key(name, scale_shift.COUNTER): () for name in contents.header.norms}
-    return layers | dense | norms | counters

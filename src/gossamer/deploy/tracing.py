@@ -49,7 +49,7 @@ def freeze(model: nn.Module, example: Tensor) -> Frozen:
     that the network refuses, and anything but one output of logits (N, classes).
     """
     images = _images(example)
-    _check_pure(model)
+    check_pure(model)
     module = _copy(model)
     return Frozen(module=module, images=images, logits=_logits(module, images))
 
@@ -96,6 +96,18 @@ def quietly() -> Generator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+def check_pure(model: nn.Module) -> None:
+    """Raise ConfigError where weights are drawn anew at every read, or a layer cannot be seen into."""
+    for name, part in model.named_modules():
+        if getattr(part, "pure", True) is False:
+            raise ConfigError(
+                f"export: {name.partition('.parametrizations')[0] or 'model'}",
+                expected="weights that stay as they are",
+                got=f"{type(part).__name__}, which draws anew or cannot be seen into",
+                remedy="export the noise-free network, its twin",
+            )
 
 
 @contextlib.contextmanager
@@ -157,17 +169,6 @@ def _logits(module: nn.Module, images: Tensor) -> Tensor:
         got=shape,
         remedy="wrap the network in a module whose forward returns the logits alone, flattened",
     )
-
-
-def _check_pure(model: nn.Module) -> None:
-    for name, part in model.named_modules():
-        if getattr(part, "pure", True) is False:
-            raise ConfigError(
-                f"export: {name.partition('.parametrizations')[0] or 'model'}",
-                expected="weights that stay as they are",
-                got=f"{type(part).__name__}, which draws anew or cannot be seen into",
-                remedy="export the noise-free network, its twin",
-            )
 
 
 def _culprit(error: BaseException) -> tuple[str, BaseException]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from gossamer.deploy.csource.constants import VERSION, Values, packed
 from gossamer.deploy.csource.layout import Layout, place
-from gossamer.deploy.csource.program import Program, lower
+from gossamer.deploy.csource.lowering import lower
+from gossamer.deploy.csource.program import Program
 from gossamer.deploy.csource.tables import Constants, collect, plan_text, uses
 from gossamer.deploy.graph import Graph
 from gossamer.errors import ConfigError
