@@ -55,11 +55,15 @@ $(BENCH_ENV): pyproject.toml constraints.txt benchmarks/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt \
-		-e . torchattacks adversarial-robustness-toolbox multiprocess foolbox pyautoattack pytest hypothesis
+		-e '.[export]' torchattacks adversarial-robustness-toolbox multiprocess foolbox pyautoattack openvino \
+		pytest hypothesis
 	@touch $@
 
 bench: $(ENV) $(BENCH_ENV)
 	TQDM_DISABLE=1 $(BENCH)/bin/python benchmarks/adversarial_step.py
 	$(BENCH)/bin/python benchmarks/import_time.py
 	$(BENCH)/bin/python benchmarks/demo.py
+	$(BENCH)/bin/python benchmarks/artifact_speed.py
+	$(BENCH)/bin/python benchmarks/artifact_masks.py
+	$(BENCH)/bin/python benchmarks/artifact_layers.py
 	$(BENCH)/bin/python benchmarks/tables.py

@@ -9,10 +9,9 @@ import argparse
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -23,9 +22,8 @@ from gossamer.deploy import sparse_file
 from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.values import STORAGE, Kind
 from gossamer.models import build
-from gossamer.sparsity.targets import Target, targets
-
-Density: TypeAlias = Callable[[Target], float]
+from gossamer.sparsity.targets import targets
+from masks import BCS, BCS_OPTIONS, Density, published, thin
 
 GOAL = 1.15
 SIZE_GOALS: Mapping[Kind, float] = {"float32": 0.7, "signs": 0.25}
@@ -40,22 +38,6 @@ NETWORKS: Mapping[str, Mapping[str, object]] = {
     "wideresnet28": {"width": 4},
     "mobilenetv2": {},
 }
-# Weights kept in each block, by the beginning of its layers' names.
-BCS: Mapping[str, Mapping[float, Mapping[str, int]]] = {
-    "resnet18": {
-        0.1: {"conv1": 371, "layer1": 27581, "layer2": 73792, "layer3": 194611, "layer4": 808796, "fc": 15892},
-        0.01: {"conv1": 240, "layer1": 5367, "layer2": 7402, "layer3": 16949, "layer4": 74600, "fc": 7546},
-    },
-    "vgg16": {
-        0.1: {"block1": 9180, "block2": 36231, "block3": 154074, "block4": 547296, "block5": 692846, "dense": 90657},
-        0.01: {"block1": 4722, "block2": 8667, "block3": 17481, "block4": 53307, "block5": 64351, "dense": 4500},
-    },
-    "wideresnet28": {
-        0.1: {"conv1": 71, "layer1": 37762, "layer2": 124866, "layer3": 420827, "fc": 658},
-        0.01: {"conv1": 28, "layer1": 7371, "layer2": 14264, "layer3": 36585, "fc": 170},
-    },
-}
-BCS_OPTIONS: Mapping[str, Mapping[str, object]] = {"resnet18": {"num_classes": 100}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +95,6 @@ def measure(networks: Sequence[str], path: Path) -> list[Measured]:
     return found
 
 
-def published(model: nn.Module, counts: Mapping[str, int]) -> Density:
-    """Return the density of each layer where every block keeps its published count, spread evenly."""
-    layers = targets(model)
-    sizes = {block: sum(layer.size for layer in layers if layer.name.startswith(f"{block}.")) for block in counts}
-    shares = {block: counts[block] / sizes[block] for block in counts}
-    return lambda layer: shares[layer.name.partition(".")[0]]
-
-
 def files(
     name: str, mask: str, density: float, options: Mapping[str, object], per_layer: Density, path: Path
 ) -> list[Measured]:
@@ -137,14 +111,6 @@ def files(
         sparse_file.write(path, model, kind=kind, network=network)
         found.append(sized(path, name=name, mask=mask, density=density, kind=kind, dense=dense))
     return found
-
-
-@torch.no_grad()
-def thin(model: nn.Module, density: Density) -> None:
-    """Keep round(density * n) random weights of each layer."""
-    for layer in targets(model):
-        dropped = torch.randperm(layer.size)[round(density(layer) * layer.size) :]
-        layer.parameter.view(-1)[dropped] = 0.0
 
 
 @torch.no_grad()

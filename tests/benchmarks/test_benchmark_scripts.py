@@ -18,6 +18,9 @@ SCRIPTS = (
     "tables",
     "sharding",
     "sparse_file",
+    "artifact_speed",
+    "artifact_masks",
+    "artifact_layers",
     "methods_table",
     "method_pages",
 )

@@ -1,4 +1,4 @@
-"""BinaryConnect over dense, Flying Bird and HYDRA: what they ship is -1, 0 and +1, and runs resume to the bit."""
+"""BinaryConnect over dense, random masks, Flying Bird and HYDRA: what they ship is -1, 0 and +1, and runs resume to the bit."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from gossamer.recipe.open import open_run
 from gossamer.sparsity import targets
 from gossamer.sparsity.binary_weights import Binary
 
-SHIPPED = {"dense": {-1.0, 1.0}, "flying-bird": {-1.0, 0.0, 1.0}, "hydra": {-1.0, 0.0, 1.0}}
+_MASKED = {-1.0, 0.0, 1.0}
+SHIPPED = {"dense": {-1.0, 1.0}, "random": _MASKED, "flying-bird": _MASKED, "hydra": _MASKED}
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -84,7 +84,8 @@ def _torch(network: nn.Module, example: Tensor) -> Forward:
 
 def _torch_compile(network: nn.Module, example: Tensor) -> Forward:
     model: Any = network.to(example.device)
-    compiled: Any = torch.compile(model.to(memory_format=torch.channels_last), dynamic=False)
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": example.device.type == "cpu"}
+    compiled: Any = torch.compile(model.to(memory_format=torch.channels_last), dynamic=False, options=options)
     return lambda x: compiled(x.contiguous(memory_format=torch.channels_last))
 
 

@@ -14,9 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.deploy.graph import (
-    Pair,
-)
+from gossamer.deploy.graph import Pair
 from gossamer.errors import ConfigError
 
 Floats: TypeAlias = NDArray[np.float32]

@@ -72,6 +72,7 @@ def plan_text(program: Program, constants: Constants, layout: Layout, plan: str)
             tables.append(f"static const {call.struct} {table} = {_struct(fields)};")
             calls.append(f"    {call.function}(m, &{table}, {layout.unit}, part, parts); /* {_comment(step.name)} */")
             calls.append("    meet(parts);")
+        calls.append(f"    STEP_DONE({number + 1});")
     image, logits = _map(layout.maps[program.input]), _map(layout.maps[program.output])
     head = f"static void {plan}(float *m, const float *in, float *out, long count, long part, long parts) {{"
     lines = [
@@ -82,9 +83,11 @@ def plan_text(program: Program, constants: Constants, layout: Layout, plan: str)
         head,
         f"    take(m, &{plan}_image, in, count, {layout.unit}, part, parts);",
         "    meet(parts);",
+        "    STEP_DONE(0);",
         *calls,
         f"    give(m, &{plan}_logits, out, count, {layout.unit}, part, parts);",
         "    meet(parts);",
+        f"    STEP_DONE({len(program.steps) + 1});",
         "}\n",
     ]
     return "\n".join(lines)

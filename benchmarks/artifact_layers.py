@@ -1,0 +1,225 @@
+"""Where does the time of a C artifact go? Every step beside what the caches allow, one thread, uniform masks.
+
+A kept weight is a multiply-add for each cell of a map, and the sparse kernel loads each cell that it multiplies. So the
+roof of a sparse layer is the rate at which cells come from the cache that holds what one tile reads; that of a dense
+one, which uses a load for four output channels, is the rate of multiply-adds. Both are measured in the same process.
+"""
+
+import argparse
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import record
+from artifact_speed import IMAGE, SUBJECTS, network
+from gossamer.deploy.capture import capture
+from gossamer.deploy.csource import write_c
+from gossamer.deploy.csource.compile import OPTIMISE
+from gossamer.deploy.csource.constants import DENSE_TILE, TILE, Layer
+from gossamer.deploy.csource.emit import UNITS
+from gossamer.deploy.csource.layout import Layout, place
+from gossamer.deploy.csource.lowering import lower
+from gossamer.deploy.csource.program import Weighted
+from gossamer.deploy.csource.tables import collect
+from gossamer.deploy.simplify import simplify
+from gossamer.kernels.build import compiler, native
+
+PROGRAM = Path(__file__).with_name("layers.c")
+PLANS: Mapping[str, int] = {"single": 1, "block": 8}
+"""Plans, and of how many images each makes one pass."""
+
+FIRST, SECOND = 32 * 1024, 512 * 1024
+"""Bytes of the first and second cache of a core that the table goes by."""
+
+LONGEST = 1 << 26
+"""Multiply-adds of vectors by which rates are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step. seconds: of a pass; products: kept multiply-adds of it; cells: share of what is computed that is used.
+
+    reads: bytes of the map that one tile and chunk read; dense: on the dense kernel; None where nothing is weighted.
+    """
+
+    name: str
+    seconds: float
+    products: int = 0
+    cells: float = 1.0
+    reads: int | None = None
+    dense: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One network under one plan. whole: seconds of a pass; rates: floats a second, by what limits them."""
+
+    density: float
+    plan: str
+    whole: float
+    rates: Mapping[str, float]
+    steps: Sequence[Step]
+
+    def roof(self, step: Step) -> float:
+        """Return the multiply-adds a second that could be reached."""
+        if step.dense or step.reads is None:
+            return self.rates["compute"]
+        level = "first" if step.reads <= FIRST else "second" if step.reads <= SECOND else "third"
+        return min(self.rates["compute"], self.rates[level])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, write results/artifact-layers-NETWORK.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", choices=tuple(SUBJECTS), default="resnet18")
+    parser.add_argument("--densities", nargs="+", type=float, default=(1.0, 0.1, 0.01))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--results", type=Path, default=record.RESULTS)
+    options = parser.parse_args(arguments)
+    load = os.getloadavg()
+    found = [profile(options.network, density, plan, options.rounds) for density in options.densities for plan in PLANS]
+    print(record.write(result(options.network, options.rounds, found), options.results, load=load))
+
+
+def profile(name: str, density: float, plan: str, rounds: int) -> Profile:
+    """Return what every step takes."""
+    graph = simplify(capture(network(name, density), torch.rand(1, *IMAGE)))
+    program = lower(graph)
+    block, layout = place(program, UNITS["block"]), place(program, UNITS[plan])
+    layers = collect(program, "float32", block).layers
+    with tempfile.TemporaryDirectory() as folder:
+        write_c(graph, Path(folder), "net")
+        numbers = _run(Path(folder), len(program.steps) + 2, PLANS[plan], rounds)
+    taken, *seconds, given = numbers.pop("step")
+    steps = [
+        _weighted(step, layers[number], layout, each, PLANS[plan])
+        if isinstance(step, Weighted)
+        else Step(name=f"{type(step).__name__.lower()} {step.name}", seconds=each)
+        for number, (step, each) in enumerate(zip(program.steps, seconds, strict=True))
+    ]
+    around = [Step(name="images in", seconds=taken), Step(name="logits out", seconds=given)]
+    rates = {rate: numbers[rate][0] for rate in ("compute", "first", "second", "third")}
+    return Profile(density=density, plan=plan, whole=numbers["whole"][0], rates=rates, steps=[*around, *steps])
+
+
+def _run(folder: Path, steps: int, images: int, rounds: int) -> dict[str, list[float]]:
+    sizes = {"STEPS": steps, "IMAGES": images, "SIZE_IN": math.prod(IMAGE), "SIZE_OUT": 10, "WORK": f"{LONGEST}L"}
+    names = {"NETWORK": '"net.c"', "RUN": "net_run_threads", "ARENA": "NET_ARENA_BYTES(1)"}
+    defined = [f"-D{name}={value}" for name, value in {**sizes, **names}.items()]
+    command = [
+        *compiler(),
+        *OPTIMISE,
+        native(),
+        *defined,
+        "-I",
+        str(folder),
+        str(PROGRAM),
+        "-o",
+        str(folder / "layers"),
+    ]
+    subprocess.run(command, check=True)
+    said = subprocess.run([str(folder / "layers"), str(rounds)], check=True, capture_output=True, text=True).stdout
+    numbers: dict[str, list[float]] = {}
+    for line in said.splitlines():
+        word, _, number = line.partition(" ")
+        numbers.setdefault(word, []).append(float(number))
+    return numbers
+
+
+def _weighted(step: Weighted, layer: Layer, layout: Layout, seconds: float, images: int) -> Step:
+    out, source = layout.maps[step.target], layout.maps[step.source]
+    _, rows, columns = out.cells
+    run = (rows - 1) * out.row + columns * layout.unit
+    tile = min(DENSE_TILE if layer.dense else TILE, run)
+    offsets = sorted(layout.offset(step, index) % source.plane for index in range(len(step.reads)))
+    cells = np.unique(np.concatenate([np.arange(offset, offset + tile) for offset in offsets])).size
+    return Step(
+        name=step.name,
+        seconds=seconds,
+        products=int(np.count_nonzero(step.weight)) * rows * columns * images,
+        cells=rows * columns * layout.unit / run,
+        reads=4 * int(cells) * layer.chunk * step.phases,
+        dense=layer.dense,
+    )
+
+
+def result(name: str, rounds: int, found: Sequence[Profile]) -> record.Result:
+    """Return a table for each density and plan, and one of where the time goes."""
+    return record.Result(
+        name=f"artifact-layers-{name}",
+        title=f"C artifact of {name}, step by step",
+        rounds=rounds,
+        claims=(),
+        tables=[_shares(found), *(_table(name, each) for each in found)],
+        details={"profiles": [{**vars(each), "steps": [vars(step) for step in each.steps]} for each in found]},
+        threads=1,
+    )
+
+
+def _shares(found: Sequence[Profile]) -> record.Table:
+    rows: list[list[record.Cell]] = []
+    for each in found:
+        weighted = [step for step in each.steps if step.reads is not None]
+        least = [step.products / each.roof(step) for step in weighted]
+        gaps = [ideal * (1 / step.cells - 1) for ideal, step in zip(least, weighted, strict=True)]
+        busy = sum(step.seconds for step in weighted)
+        parts = (sum(least), sum(gaps), busy - sum(least) - sum(gaps), sum(s.seconds for s in each.steps) - busy)
+        products = sum(step.products for step in weighted)
+        rows.append(
+            [
+                f"{each.density:.0%}",
+                each.plan,
+                round(1e3 * each.whole, 2),
+                round(products / busy / 1e9, 1),
+                *(f"{part / each.whole:.0%}" for part in parts),
+            ]
+        )
+    return record.Table(
+        caption=(
+            "Where the time of a pass goes (1 image, or a block of 8): multiply-adds at their roof; those of cells in "
+            "the gaps between rows, whose results nobody reads; the rest of weighted steps (what comes with every "
+            "output channel and list, weights that come from further away, halves of tiles); all other steps"
+        ),
+        columns=["density", "plan", "ms", "10^9 multiply-adds/s", "at the roof", "gaps", "rest of them", "other steps"],
+        rows=rows,
+    )
+
+
+def _table(name: str, profile: Profile) -> record.Table:
+    rates = ", ".join(f"{what} {rate / 1e9:.0f}" for what, rate in profile.rates.items())
+    return record.Table(
+        caption=(
+            f"{name}, {profile.density:.0%} of the weights, plan {profile.plan}. Measured at best, 10^9 floats a "
+            "second: multiply-adds in registers (compute), and on cells that are read from the first, second and third "
+            f"cache: {rates}"
+        ),
+        columns=["step", "us", "KiB a tile reads", "10^9 multiply-adds/s", "roof", "share"],
+        rows=[_row(profile, step) for step in profile.steps],
+    )
+
+
+def _row(profile: Profile, step: Step) -> list[record.Cell]:
+    microseconds = round(1e6 * step.seconds, 1)
+    if step.reads is None:
+        return [step.name, microseconds, None, None, None, None]
+    rate, roof = step.products / max(step.seconds, 1e-9), profile.roof(step)
+    shown = step.name + (" (dense)" if step.dense else "")
+    return [
+        shown,
+        microseconds,
+        round(step.reads / 1024, 1),
+        round(rate / 1e9, 1),
+        round(roof / 1e9),
+        f"{rate / roof:.0%}",
+    ]
+
+
+if __name__ == "__main__":
+    main()

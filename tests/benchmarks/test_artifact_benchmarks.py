@@ -1,0 +1,95 @@
+"""The benchmarks of artifacts: which weights they keep, what they claim, and how they add up where time goes."""
+
+from dataclasses import replace
+from pathlib import Path
+from shutil import which
+
+import pytest
+import torch
+from torch import nn
+
+import artifact_layers
+import artifact_masks
+import artifact_speed
+from gossamer.deploy.bench_record import Timing
+from gossamer.kernels.build import COMPILERS
+from gossamer.sparsity.targets import targets
+from masks import divided, published, same, thin
+
+TIMING = Timing(
+    contestant="resnet18_10.c",
+    protocol="memory",
+    batch=1,
+    threads=1,
+    calls=4,
+    mean=0.1,
+    median=0.1,
+    p95=0.1,
+    throughput=10.0,
+    rounds=(0.1, 0.1),
+    against="openvino",
+    speedups=(9.0, 9.0),
+    speedup=9.0,
+    joules=None,
+)
+
+
+def kept(model: nn.Module) -> list[int]:
+    return [int(layer.weight.count_nonzero()) for layer in targets(model)]
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(8 * 30 * 30, 10)).eval()
+
+
+def test_masks_keep_the_shares_that_are_asked_for():
+    even = model()
+    thin(even, same(0.5))
+    assert kept(even) == [108, 72, 36000]  # the grouped layer stays dense
+    uneven = model()
+    thin(uneven, divided(uneven, {"name": "adaptive", "p": 0.0}, 0.01))
+    assert sum(kept(uneven)) == int(0.01 * (216 + 72 + 72000))
+    blocks = model()
+    thin(blocks, published(blocks, {"0": 10, "2": 20, "4": 30}))
+    assert kept(blocks) == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("contestant", "batch", "goal"),
+    [
+        ("resnet18_10.c", 1, 8.0),
+        ("resnet18_10.c", 16, 12.0),
+        ("resnet18_500.c", 1, 0.7),
+        ("resnet18_100.c", 64, 2.0),
+        ("openvino", 1, None),
+    ],
+)
+def test_a_speedup_is_held_against_the_goal_of_its_density(contestant, batch, goal):
+    claims = artifact_speed._claims("resnet18", replace(TIMING, contestant=contestant, batch=batch))
+    assert [claim.goal for claim in claims] == ([] if goal is None else [goal])
+
+
+def test_a_share_of_work_is_claimed_from_a_work_ratio_of_eight_on():
+    ratios = {60.0: (0.25, 0.15), 20.0: (0.2, 0.45), 7.0: None}
+    for ratio, expected in ratios.items():
+        masked = artifact_masks.Masked(mask="IGQ", density=0.01, work_ratio=ratio, path=Path("mask_0.c"))
+        claims = artifact_masks._claims("resnet18", masked, TIMING)
+        assert [(claim.goal, claim.measured) for claim in claims] == ([] if expected is None else [expected])
+
+
+@pytest.mark.skipif(not any(map(which, COMPILERS)), reason="there is no C compiler on the path")
+def test_the_parts_of_a_pass_add_up(monkeypatch):
+    monkeypatch.setattr(artifact_layers, "network", lambda _name, _density: model())
+    monkeypatch.setattr(artifact_layers, "LONGEST", 1 << 16)
+    profile = artifact_layers.profile("tiny", 1.0, "block", rounds=2)
+    weighted = [step for step in profile.steps if step.reads is not None]
+    assert [step.products for step in weighted] == [216 * 1024 * 8, 72 * 900 * 8, 72000 * 8]
+    assert [step.dense for step in weighted] == [True, False, True]
+    assert all(0.0 < step.cells <= 1.0 for step in weighted)
+    assert sum(step.seconds for step in profile.steps) == pytest.approx(profile.whole, rel=0.2)
+    assert min(profile.rates.values()) > 0
+    found = artifact_layers.result("tiny", 2, [profile])
+    shares = [int(cell.rstrip("%")) for cell in found.tables[0].rows[0][4:]]
+    assert sum(shares) == pytest.approx(100, abs=25)
