@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import record
-from artifact_speed import IMAGE, SUBJECTS, artifact, network, plan, timed
+from artifact_speed import IMAGE, PACKAGES, SUBJECTS, artifact, network, plan, timed
 from gossamer.deploy.bench_record import Timing
 from gossamer.deploy.capture import capture
 from gossamer.deploy.contestants import Contestant
@@ -116,7 +116,7 @@ def result(name: str, masked: Sequence[Masked], timings: Sequence[Timing]) -> re
             "masks": [{**vars(each), "path": each.path.name} for each in masked],
             "timings": [dict(vars(timing)) for timing in timings],
         },
-        packages=("onnxruntime", "openvino"),
+        packages=PACKAGES,
     )
 
 

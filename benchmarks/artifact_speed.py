@@ -20,6 +20,7 @@ from gossamer.data import from_tensors
 from gossamer.deploy.bench import Plan, bench
 from gossamer.deploy.bench_record import BenchRecord, Timing
 from gossamer.deploy.contestants import ENGINES, Contestant, of_file
+from gossamer.deploy.device import installed
 from gossamer.deploy.export import export
 from gossamer.models import build
 from masks import same, thin
@@ -27,6 +28,7 @@ from masks import same, thin
 IMAGE = (3, 32, 32)
 BATCHES = (1, 16, 64)
 DENSITIES = (0.5, 0.1, 0.05, 0.01)
+PACKAGES = tuple(filter(installed, ("onnxruntime", "openvino")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def result(name: str, found: Sequence[BenchRecord]) -> record.Result:
         claims=[claim for timing in timings for claim in _claims(name, timing)],
         tables=[_table(name, timings)],
         details={"missing": missing, "timings": [_plain(timing) for timing in timings]},
-        packages=("onnxruntime", "openvino"),
+        packages=PACKAGES,
     )
 
 

@@ -21,6 +21,7 @@ SCRIPTS = (
     "artifact_speed",
     "artifact_masks",
     "artifact_layers",
+    "shipping",
     "methods_table",
     "method_pages",
 )
