@@ -22,6 +22,7 @@ SCRIPTS = (
     "artifact_masks",
     "artifact_layers",
     "shipping",
+    "signs",
     "methods_table",
     "method_pages",
 )
