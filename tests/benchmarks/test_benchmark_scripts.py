@@ -23,6 +23,7 @@ SCRIPTS = (
     "artifact_layers",
     "shipping",
     "signs",
+    "export_cost",
     "methods_table",
     "method_pages",
 )
