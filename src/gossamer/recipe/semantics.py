@@ -1,0 +1,26 @@
+"""Which version of its arithmetic does each component have? Raised where the same values begin to compute others.
+
+A stored phase is found again by the hash of what it was trained with, these numbers included: raising one makes every
+phase that its component had a part in a phase that nobody has trained yet.
+"""
+
+from collections.abc import Mapping
+
+SEMANTICS: Mapping[str, int] = {}
+"""By the path of a module, class or function; what is not listed has version 1, and so has what lies within it."""
+
+SHARED = (
+    "gossamer.data.augment",
+    "gossamer.models",
+    "gossamer.seeding",
+    "gossamer.training.crafting",
+    "gossamer.training.loop",
+)
+"""What every phase is trained with."""
+
+
+def semantics(path: str) -> int:
+    """Return the version of the arithmetic at a path: its own, or that of the nearest package around it."""
+    parts = path.split(".")
+    names = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next((SEMANTICS[name] for name in names if name in SEMANTICS), 1)
