@@ -7,8 +7,8 @@ norm with and without its own scale, ReLU, ReLU6 or another clip), residual sums
 shortcut, pre-activation, inverted), concatenations, max and mean pools (ceil_mode, with and without counted padding),
 zero padding, thinning and arithmetic with constants. Heads: flattened, pooled or averaged features with one or two
 linear layers, or a 1x1 convolution pooled at the end; a batch norm over the logits at times. Images have 1 or 3
-channels and sides of 5 to 11. Weights are kept at a density of 0 to 1 that varies over layers; whole outputs, whole
-inputs and scales of batch norm are likely zero, so that dead and constant channels abound.
+channels and sides of 5 to 11, or those asked for. Weights are kept at a density of 0 to 1 that varies over layers;
+whole outputs, whole inputs and scales of batch norm are likely zero, so that dead and constant channels abound.
 """
 
 import functools
@@ -149,10 +149,13 @@ class Averaged(nn.Module):
         return x.mean((2, 3))
 
 
+USUAL = st.integers(5, 11)
+
+
 @st.composite
-def networks(draw: Draw, *, most_blocks: int = 4) -> Case:
+def networks(draw: Draw, *, most_blocks: int = 4, sides: st.SearchStrategy[int] = USUAL) -> Case:
     """Draw a case; see the top of this file."""
-    shape = (draw(st.sampled_from([1, 3])), draw(st.integers(5, 11)), draw(st.integers(5, 11)))
+    shape = (draw(st.sampled_from([1, 3])), draw(sides), draw(sides))
     layers: list[nn.Module] = []
     if draw(st.booleans()):
         layers.append(Normalize(shape[0], mean=[0.4] * shape[0], std=[0.3] * shape[0]))

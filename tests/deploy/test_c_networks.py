@@ -6,14 +6,14 @@ from typing import get_args
 
 import pytest
 import torch
-from c_code import QUICK, check, images, made, needs_compiler
+from c_code import QUICK, check, images, made, needs_compiler, with_signs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import Case, networks, package_case
 
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csource import Values, constants
-from gossamer.deploy.graph import Convolution, Graph, Linear, Node
+from gossamer.deploy.graph import Graph
 from gossamer.deploy.simplify import simplify
 
 pytestmark = needs_compiler
@@ -23,19 +23,6 @@ COUNTS = (1, 3, 16, 17, 33)
 
 def simplified(name: str) -> Graph:
     return simplify(package_case(name)[1])
-
-
-def with_signs(graph: Graph) -> Graph:
-    """Return the graph with one magnitude in each output channel of every other layer."""
-    nodes = []
-    for number, node in enumerate(graph.nodes):
-        operation = node.operation
-        if isinstance(operation, Convolution | Linear) and number % 2 == 0:
-            scales = operation.weight.abs().flatten(1).mean(1).view(-1, *[1] * (operation.weight.ndim - 1))
-            changed = {**vars(operation), "weight": operation.weight.sign() * scales}
-            operation = type(operation)(**changed)
-        nodes.append(Node(name=node.name, operation=operation, inputs=node.inputs, shape=node.shape))
-    return Graph(input=graph.input, shape=graph.shape, nodes=nodes, output=graph.output)
 
 
 OF_THE_PACKAGE = [

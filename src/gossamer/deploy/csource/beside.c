@@ -22,6 +22,8 @@ int @NAME@_set_blob(const void *data, size_t size) {
     uint32_t words[3];
     if (data == NULL || (uintptr_t)data % sizeof(float) != 0) return @UPPER@_BAD_ARGUMENT;
     if (size != (size_t)@BLOB@ + 64 || memcmp(head, "GOSSAMER", 8) != 0) return @UPPER@_BAD_BLOB;
+    for (size_t i = 8 + sizeof words; i < 64; i++)
+        if (head[i] != 0) return @UPPER@_BAD_BLOB;
     memcpy(words, head + 8, sizeof words);
     if (words[0] != @VERSION@ || words[1] != @BLOB@u || words[2] != @CHECKSUM@u) return @UPPER@_BAD_BLOB;
     if (checksum(head + 64, size - 64) != words[2]) return @UPPER@_BAD_BLOB;

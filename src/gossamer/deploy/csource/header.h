@@ -38,7 +38,7 @@ enum {
 /* One image, in memory that this file keeps: for one caller at a time. */
 int @NAME@_run(const float *in, float *out);
 
-/* n images, with @UPPER@_ARENA_BYTES(threads) bytes of working memory and at most so many threads. */
+/* n images, with @UPPER@_ARENA_BYTES(threads) bytes of working memory, at any address, and at most so many threads. */
 int @NAME@_run_threads(const float *in, float *out, long n, void *arena, int threads);
 
 /* The same with omp_get_max_threads() threads; with 1 where compiled without OpenMP. */
