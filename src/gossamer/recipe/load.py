@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gossamer.errors import ConfigError, GossamerError
 from gossamer.recipe.schema import Recipe
@@ -33,10 +33,45 @@ def load_recipe(source: str | Path | Mapping[str, Any], settings: Sequence[str] 
     settings: "training.epochs=5" and the like, values as YAML. Raises ConfigError naming the field, what was expected,
     what came and what to write.
     """
-    values = dict(source) if isinstance(source, Mapping) else _read(str(source))
+    values = read_values(source)
     for setting in settings:
         values = _with_setting(values, setting)
     return validate(values)
+
+
+def read_values(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe as they are written, what it extends filled in; raises ConfigError."""
+    return dict(source) if isinstance(source, Mapping) else _read(str(source))
+
+
+def read_fields(path: Path, subject: str) -> dict[str, Any]:
+    """Return the fields of a YAML file; subject: what an error says of it. Raises ConfigError."""
+    try:
+        read = _parsed(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(subject, expected="text in UTF-8", got=str(error), remedy="save the file in UTF-8") from error
+    except OSError as error:
+        raise ConfigError(subject, expected="a readable file", got=error.strerror, remedy="check the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            subject, expected="YAML", got=str(error).replace("\n", " "), remedy="mend the file there"
+        ) from error
+    if not isinstance(read, dict):
+        raise ConfigError(
+            subject,
+            expected="fields such as data, model, threat",
+            got=type(read).__name__,
+            remedy="start from a shipped recipe: `gossamer list recipes`",
+        )
+    return cast("dict[str, Any]", read)
+
+
+def with_field(values: Mapping[str, Any], field: str, value: object) -> dict[str, Any]:
+    """Return a recipe's values with one field, such as training.epochs, set. Raises ConfigError for no field's name."""
+    path = field.split(".")
+    if not all(path):
+        raise ConfigError("field", expected="field.subfield", got=repr(field), remedy="write training.epochs, say")
+    return _with_value(values, path, value)
 
 
 def validate(values: Mapping[str, Any]) -> Recipe:
@@ -44,7 +79,7 @@ def validate(values: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error) from error
+        raise config_error(error, Recipe, "recipe") from error
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -131,28 +166,7 @@ def _read_one(source: str, beside: Path | None) -> tuple[Path, dict[str, Any]]:
         path = _shipped_path(source, _shipped() if beside is None else _stored())
     elif beside is not None:
         path = beside / path
-    try:
-        read = _parsed(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"recipe {source}", expected="text in UTF-8", got=str(error), remedy="save the file in UTF-8"
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"recipe {source}", expected="a readable file", got=error.strerror, remedy="check the path"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"recipe {source}", expected="YAML", got=str(error).replace("\n", " "), remedy="mend the file there"
-        ) from error
-    if not isinstance(read, dict):
-        raise ConfigError(
-            f"recipe {source}",
-            expected="fields such as data, model, threat",
-            got=type(read).__name__,
-            remedy="start from a shipped recipe: `gossamer list recipes`",
-        )
-    values = cast("dict[str, Any]", read)
+    values = read_fields(path, f"recipe {source}")
     return path, {"name": path.stem if path.suffix and Path(source) == path else source, **values}
 
 
@@ -192,24 +206,25 @@ def _with_value(values: Mapping[str, Any], path: list[str], value: object) -> di
     }
 
 
-def _config_error(error: ValidationError) -> ConfigError:
+def config_error(error: ValidationError, kind: type[BaseModel], subject: str) -> ConfigError:
+    """Return the first refusal of a file's fields in our words; kind: what should have been read; subject: its name."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "recipe"
+    field = ".".join(str(part) for part in first["loc"]) or subject
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, GossamerError):
         return ConfigError(field, expected=cause.expected, got=cause.got, remedy=cause.remedy)
     if first["type"] == "missing":
-        return ConfigError(field, expected="a value", got="nothing", remedy=f"add {field} to the recipe")
+        return ConfigError(field, expected="a value", got="nothing", remedy=f"add {field} to the {subject}")
     if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1])
+        known = _fields_at(kind, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         remedy = f"did you mean {near[0]}?" if near else "remove it"
         return ConfigError(field, expected=f"one of {', '.join(known)}", got="an unknown field", remedy=remedy)
     return ConfigError(field, expected=_lower(first["msg"]), got=repr(first["input"]), remedy="change the value")
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = Recipe
+def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    section: Any = kind
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
             default = section.model_fields[part]

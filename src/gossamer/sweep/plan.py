@@ -1,0 +1,123 @@
+"""What is there to do? The graph of a sweep: distinct phases, each trained once, and the runs that end in them."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gossamer.data import DataSet
+from gossamer.errors import ConfigError
+from gossamer.recipe.build import Parts, build_data, build_phases, check
+from gossamer.recipe.identity import phase_keys
+from gossamer.recipe.load import run_name
+from gossamer.recipe.schema import Recipe
+from gossamer.recipe.unlabelled import open_source
+from gossamer.sweep.spec import Case, Label
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseNode:
+    """A phase that someone trains once. recipe: one of those that hold it, at `index` of its phases.
+
+    parents: the keys of the phases before it; publish: the epochs whose states anyone asks of it; used_by: how many
+    runs need it.
+    """
+
+    key: str
+    name: str
+    index: int
+    recipe: Recipe
+    epochs: int
+    parents: tuple[str, ...]
+    publish: tuple[int, ...]
+    used_by: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunNode:
+    """A run: its recipe, the keys of its phases in order, and the labels of the cases that it is."""
+
+    name: str
+    recipe: Recipe
+    phases: tuple[str, ...]
+    labels: tuple[Mapping[str, Label], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The graph. phases: by key, parents before children; runs: in the order of the cases."""
+
+    phases: Mapping[str, PhaseNode]
+    runs: Sequence[RunNode]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to train, each phase once."""
+        return sum(node.epochs for node in self.phases.values())
+
+    @property
+    def epochs_alone(self) -> int:
+        """Epochs to train if every run trained all of its own phases."""
+        return sum(self.phases[key].epochs for run in self.runs for key in run.phases)
+
+
+@dataclass
+class _Found:
+    phases: dict[str, PhaseNode] = field(default_factory=dict[str, PhaseNode])
+    runs: dict[str, RunNode] = field(default_factory=dict[str, RunNode])
+    parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
+
+
+def plan(cases: Sequence[Case], data_dir: Path | None = None) -> Plan:
+    """Return the graph of these cases; nothing is trained, data are read for their checksums.
+
+    Cases of one recipe are one run. Raises ConfigError naming the case whose phases cannot be built.
+    """
+    found = _Found()
+    for case in cases:
+        try:
+            _add(found, case, data_dir)
+        except ConfigError as error:
+            raise ConfigError(
+                f"case {case}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
+            ) from error
+    return Plan(phases=found.phases, runs=tuple(found.runs.values()))
+
+
+def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
+    recipe, name = case.recipe, run_name(case.recipe)
+    if name in found.runs:
+        run = found.runs[name]
+        found.runs[name] = replace(run, labels=(*run.labels, case.labels))
+        return
+    check(recipe)
+    parts = _parts(found, recipe, data_dir)
+    phases = build_phases(recipe, parts)
+    keys = phase_keys(recipe, phases, parts, _unlabelled(recipe, parts.train, data_dir))
+    for index, (key, phase) in enumerate(zip(keys, phases, strict=True)):
+        before = found.phases.get(key)
+        found.phases[key] = PhaseNode(
+            key=key,
+            name=phase.name,
+            index=index,
+            recipe=recipe if before is None else before.recipe,
+            epochs=phase.epochs,
+            parents=tuple(keys[:index]),
+            publish=tuple(sorted({*phase.publish, *(() if before is None else before.publish)})),
+            used_by=1 + (0 if before is None else before.used_by),
+        )
+    found.runs[name] = RunNode(name=name, recipe=recipe, phases=tuple(keys), labels=(case.labels,))
+
+
+def _parts(found: _Found, recipe: Recipe, data_dir: Path | None) -> Parts:
+    """Return the data of a recipe, read once for all recipes that ask for the same."""
+    asked = recipe.data.model_dump_json()
+    if asked not in found.parts:
+        found.parts[asked] = build_data(recipe, data_dir)
+    return found.parts[asked]
+
+
+def _unlabelled(recipe: Recipe, train: DataSet, data_dir: Path | None) -> Mapping[str, str] | None:
+    with tempfile.TemporaryDirectory(prefix="gossamer-") as nowhere:
+        source = open_source(recipe, train, Path(nowhere), data_dir)
+        return None if source is None else source.checksums

@@ -1,0 +1,191 @@
+"""What does a sweep say? A base recipe and axes; expanded, one case for every point of their product."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
+
+from gossamer.errors import ConfigError
+from gossamer.recipe.load import config_error, merged, read_fields, read_values, validate, with_field
+from gossamer.recipe.schema import Recipe, Section
+
+Label: TypeAlias = bool | int | float | str | None
+Fields: TypeAlias = Mapping[str, Any]
+"""Values of a recipe by where they stand, such as training.epochs."""
+
+
+def _several(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+class Axis(Section):
+    """One axis, said in one of four ways.
+
+    field, values: one field takes each value, and the value is the label. zip: several fields move together; the label
+    is the value of the first. list: named sets of fields, where a whole section may be null: not said. seeds: so many,
+    or these.
+    """
+
+    field: str | None = None
+    values: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
+    zip: dict[str, tuple[Any, ...]] | None = None
+    list: dict[str, dict[str, Any]] | None = None
+    seeds: PositiveInt | tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Axis":
+        said = [self.field is not None or self.values is not None, self.zip is not None, self.list is not None]
+        if said.count(True) + (self.seeds is not None) != 1 or (self.field is None) != (self.values is None):
+            raise ConfigError(
+                "axis",
+                expected="one of: field and values; zip; list; seeds",
+                got=", ".join(sorted(self.model_fields_set)) or "nothing",
+                remedy="write {field: method.density, values: [0.1, 0.01]}, say",
+            )
+        if not list(self.points()):
+            raise ConfigError("axis", expected="at least one point", got="none", remedy="give it a value")
+        return self
+
+    def points(self) -> Iterator[tuple[Label, Fields]]:
+        """Yield the label and the fields of each point; raises ConfigError for a zip of unequal lengths."""
+        if self.field is not None and self.values is not None:
+            yield from ((_label(value), {self.field: value}) for value in self.values)
+        elif self.zip is not None:
+            yield from _zipped(self.zip)
+        elif self.list is not None:
+            yield from self.list.items()
+        elif self.seeds is not None:
+            seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
+            yield from ((seed, {"seed": seed}) for seed in seeds)
+
+
+class Sweep(Section):
+    """A base recipe (a shipped name, a path or its values), what is set in all of it, and axes, multiplied.
+
+    skip: cases to leave out, only: those to keep; each a mapping from axes to a label or several, of which all hold.
+    """
+
+    name: str = "sweep"
+    claim: str = ""
+    base: str | dict[str, Any]
+    set: dict[str, Any] = Field(default_factory=dict)
+    axes: Annotated[dict[str, Axis], Field(min_length=1)]
+    skip: tuple[dict[str, Annotated[tuple[Any, ...], BeforeValidator(_several)]], ...] = ()
+    only: tuple[dict[str, Annotated[tuple[Any, ...], BeforeValidator(_several)]], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One point of a sweep: its label on every axis, and its recipe."""
+
+    labels: Mapping[str, Label]
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return ", ".join(f"{axis}={label}" for axis, label in self.labels.items())
+
+
+def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
+    """Return the sweep of a YAML file or of these values; a relative base lies beside the file. Raises ConfigError."""
+    if isinstance(source, Mapping):
+        return _validated(source)
+    path = Path(source)
+    values = read_fields(path, f"sweep {source}")
+    base = values.get("base")
+    if isinstance(base, str) and base.endswith((".yaml", ".yml")):
+        values["base"] = str(path.parent / base)
+    return _validated({"name": path.stem, **values})
+
+
+def expand(sweep: Sweep) -> list[Case]:
+    """Return every case, the last axis moving fastest. Raises ConfigError naming the case whose recipe cannot be."""
+    _check_conditions(sweep)
+    base = read_values(sweep.base)
+    for field, value in sweep.set.items():
+        base = _with(base, field, value)
+    points = [[(name, *point) for point in axis.points()] for name, axis in sweep.axes.items()]
+    cases: list[Case] = []
+    for chosen in itertools.product(*points):
+        labels = {name: label for name, label, _ in chosen}
+        if _kept(sweep, labels):
+            cases.append(_case(sweep, base, labels, [fields for _, _, fields in chosen]))
+    if not cases:
+        raise ConfigError("sweep", expected="at least one case", got="none", remedy="see its skip and only")
+    return cases
+
+
+def _case(sweep: Sweep, base: Mapping[str, Any], labels: Mapping[str, Label], moved: Sequence[Fields]) -> Case:
+    values = dict(base)
+    for fields in moved:
+        for field, value in fields.items():
+            values = _with(values, field, value)
+    try:
+        return Case(labels=labels, recipe=validate(values))
+    except ConfigError as error:
+        told = ", ".join(f"{axis}={label}" for axis, label in labels.items())
+        raise ConfigError(
+            f"{sweep.name}, case {told}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
+        ) from error
+
+
+def _with(values: Mapping[str, Any], field: str, value: object) -> dict[str, Any]:
+    """Set a field; a section is merged, and replaced whole where it names another thing, as in recipes.
+
+    A section that is set to null is as if the recipe did not say it.
+    """
+    if value is None and "." not in field:
+        return {name: each for name, each in values.items() if name != field}
+    if isinstance(value, Mapping) and "." not in field:
+        return merged(values, {field: value})
+    return with_field(values, field, value)
+
+
+def _zipped(fields: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Label, Fields]]:
+    lengths = {len(values) for values in fields.values()}
+    if len(lengths) != 1:
+        told = ", ".join(f"{field} has {len(values)}" for field, values in fields.items())
+        raise ConfigError("zip", expected="fields of equally many values", got=told, remedy="give each a value a point")
+    for values in zip(*fields.values(), strict=True):
+        yield _label(values[0]), dict(zip(fields, values, strict=True))
+
+
+def _label(value: object) -> Label:
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+
+def _kept(sweep: Sweep, labels: Mapping[str, Label]) -> bool:
+    def holds(condition: Mapping[str, Sequence[object]]) -> bool:
+        return all(labels[axis] in wanted for axis, wanted in condition.items())
+
+    if any(holds(condition) for condition in sweep.skip):
+        return False
+    return not sweep.only or any(holds(condition) for condition in sweep.only)
+
+
+def _check_conditions(sweep: Sweep) -> None:
+    """Refuse a condition on an axis or a label that is not there, which would do nothing."""
+    labels = {name: [label for label, _ in axis.points()] for name, axis in sweep.axes.items()}
+    for condition in (*sweep.skip, *sweep.only):
+        for axis, wanted in condition.items():
+            if axis not in labels:
+                raise ConfigError(
+                    "skip or only", expected=f"an axis: {', '.join(labels)}", got=axis, remedy="rename it"
+                )
+            unknown = [str(label) for label in wanted if label not in labels[axis]]
+            if unknown:
+                raise ConfigError(
+                    f"skip or only, {axis}",
+                    expected=f"labels: {', '.join(map(str, labels[axis]))}",
+                    got=", ".join(unknown),
+                    remedy="check the spelling",
+                )
+
+
+def _validated(values: Mapping[str, Any]) -> Sweep:
+    try:
+        return Sweep.model_validate(values)
+    except ValidationError as error:
+        raise config_error(error, Sweep, "sweep") from error
