@@ -183,9 +183,10 @@ def _shares(found: Sequence[Profile]) -> record.Table:
         )
     return record.Table(
         caption=(
-            "Where the time of a pass goes (1 image, or a block of 8): multiply-adds at their roof; those of cells in "
-            "the gaps between rows, whose results nobody reads; the rest of weighted steps (what comes with every "
-            "output channel and list, weights that come from further away, halves of tiles); all other steps"
+            "Where the time of a pass goes (1 image, or a block of 8; every step at its fastest): multiply-adds at "
+            "their roof; those of cells in the gaps between rows, whose results nobody reads; the rest of weighted "
+            "steps (what comes with every output channel and list, weights that come from further away, halves of "
+            "tiles); all other steps"
         ),
         columns=["density", "plan", "ms", "10^9 multiply-adds/s", "at the roof", "gaps", "rest of them", "other steps"],
         rows=rows,

@@ -1,5 +1,6 @@
 /* What does each step of a network take, and what can this processor do at best? Prints names and numbers, a line each.
- * What is in capitals is defined when it is compiled; WORK: how long the rates are measured. */
+ * Of all passes the fastest counts, of every step its own: a busy machine adds, and never takes away. What is in
+ * capitals is defined when it is compiled; WORK: how long the rates are measured. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -18,7 +19,7 @@ static double now(void) {
 
 static void done(int step) {
     const double at = now();
-    spent[step] += at - before;
+    if (at - before < spent[step]) spent[step] = at - before;
     before = at;
 }
 
@@ -80,15 +81,15 @@ int main(int argc, char **argv) {
     for (int round = -3; round < rounds; round++) {
         const double from = now();
         if (round == 0) {
-            memset(spent, 0, sizeof spent);
-            whole = 0;
+            for (int step = 0; step < STEPS; step++) spent[step] = HUGE_VAL;
+            whole = HUGE_VAL;
         }
         before = from;
         if (RUN(in, out, IMAGES, arena, 1) != 0) return 1;
-        whole += now() - from;
+        if (now() - from < whole) whole = now() - from;
     }
-    printf("whole %.9f\n", whole / rounds);
-    for (int step = 0; step < STEPS; step++) printf("step %.9f\n", spent[step] / rounds);
+    printf("whole %.9f\n", whole);
+    for (int step = 0; step < STEPS; step++) printf("step %.9f\n", spent[step]);
     printf("compute %.0f\nfirst %.0f\nsecond %.0f\nthird %.0f\n", computing(), reading(4096), reading(65536), reading(1 << 20));
     printf("lanes %d\n", LANES);
     return 0;

@@ -32,6 +32,9 @@ def has_compiler() -> bool:
     return True
 
 
+write_shared = functools.partial(write_c, worth_a_thread=1)
+"""Small as a network is, threads share an image of it."""
+
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="there is no C compiler on the path")
 
 
@@ -163,7 +166,7 @@ def made(
     optimise: Sequence[str] = QUICK,
 ) -> Compiled:
     """Return a graph as a loaded library."""
-    written = write_c(graph, folder, "toy", values=values, blob=blob, singles=singles)
+    written = write_shared(graph, folder, "toy", values=values, blob=blob, singles=singles)
     return compile_c(written, flags=flags, openmp=openmp, optimise=optimise)
 
 

@@ -24,10 +24,11 @@ from c_code import (
     runs_with,
     skip_unless_it_runs,
     threads_of,
+    write_shared,
 )
 from networks import package_case
 
-from gossamer.deploy.csource import Values, write_c
+from gossamer.deploy.csource import Values
 from gossamer.deploy.csource.compile import ABOUT, compile_c
 from gossamer.deploy.graph import (
     Add,
@@ -101,8 +102,8 @@ def test_no_warning_at_any_width(width: str, values: Values, cc: str, tmp_path: 
     if width != "scalar" and not is_x86(cc):
         pytest.skip(f"{cc} is not one for x86")
     threads = threads_of(cc) if values == "signs" else ()
-    inside = write_c(everything(), tmp_path / "inside", "toy", values=values)
-    beside = write_c(everything(), tmp_path / "beside", "toy", values=values, blob=True)
+    inside = write_shared(everything(), tmp_path / "inside", "toy", values=values)
+    beside = write_shared(everything(), tmp_path / "beside", "toy", values=values, blob=True)
     options = [*STRICT, *WIDTHS[width], *threads]
     compiled([cc], [inside.source], tmp_path / "toy.o", [*options, *WARNED[cc]])
     compiled([cc], [beside.source], tmp_path / "toy.o", [*options, "-fsyntax-only"])
@@ -114,7 +115,7 @@ def test_no_warning_at_any_width(width: str, values: Values, cc: str, tmp_path: 
 def test_every_width_computes_the_same(width: str, values: Values, cc: str, tmp_path: Path) -> None:
     skip_unless_it_runs(cc, width)
     graph = everything()
-    written = write_c(graph, tmp_path, "toy", values=values)
+    written = write_shared(graph, tmp_path, "toy", values=values)
     options = ["-O1", *WIDTHS[width]] if width in WIDTHS else ["-O0", *DISGUISES[width]]
     check_driven([cc], written, graph, values, options)
 
@@ -127,7 +128,7 @@ def test_sanitizers_find_nothing(values: Values, level: str, cc: str, tmp_path: 
     if not runs_with(cc, *options):
         pytest.skip(f"{cc} has no sanitizers")
     graph = everything()
-    written = write_c(graph, tmp_path, "toy", values=values, blob=values == "int8", singles=3)
+    written = write_shared(graph, tmp_path, "toy", values=values, blob=values == "int8", singles=3)
     check_driven([cc], written, graph, values, options)
 
 
@@ -138,13 +139,13 @@ def test_nothing_unset_is_read(values: Values, tmp_path: Path) -> None:
     if not runs_with("clang", *options):
         pytest.skip("clang has no sanitizer of memory")
     graph = everything()
-    check_driven(["clang"], write_c(graph, tmp_path, "toy", values=values), graph, values, options)
+    check_driven(["clang"], write_shared(graph, tmp_path, "toy", values=values), graph, values, options)
 
 
 @needs(CROSS)
 @pytest.mark.parametrize("values", ["float32", *OTHERS])
 def test_no_warning_on_aarch64(values: Values, tmp_path: Path) -> None:
-    written = write_c(everything(), tmp_path, "toy", values=values, blob=values == "int8")
+    written = write_shared(everything(), tmp_path, "toy", values=values, blob=values == "int8")
     threads = ("-fopenmp",) if values == "signs" else ()
     compiled([CROSS], [written.source], tmp_path / "toy.o", [*STRICT, *threads, "-O1", "-c"])
 
@@ -153,7 +154,7 @@ def test_no_warning_on_aarch64(values: Values, tmp_path: Path) -> None:
 @needs(CROSS, "clang")
 @pytest.mark.parametrize("values", get_args(Values))
 def test_no_warning_of_clang_on_aarch64(values: Values, tmp_path: Path) -> None:
-    written = write_c(everything(), tmp_path, "toy", values=values, blob=values == "int8")
+    written = write_shared(everything(), tmp_path, "toy", values=values, blob=values == "int8")
     command = ["clang", "--target=aarch64-linux-gnu"]
     compiled(command, [written.source], tmp_path / "toy.o", [*STRICT, "-O1", "-c"])
 
@@ -172,7 +173,7 @@ def test_aarch64_under_qemu(
     # Leaks are looked for by a tracer, which qemu-user has none of.
     monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")
     graph = everything()
-    written = write_c(graph, tmp_path, "toy", values=values, blob=values == "int8")
+    written = write_shared(graph, tmp_path, "toy", values=values, blob=values == "int8")
     check_driven(
         [CROSS], written, graph, values, options, most=17, runner=["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
     )
@@ -186,7 +187,7 @@ def test_constants_beside_the_source(tmp_path: Path) -> None:
 
 
 def test_a_damaged_blob_is_refused(tmp_path: Path) -> None:
-    written = write_c(simplify(package_case("digits-cnn")[1]), tmp_path, "toy", blob=True)
+    written = write_shared(simplify(package_case("digits-cnn")[1]), tmp_path, "toy", blob=True)
     assert written.blob is not None
     good = written.blob.read_bytes()
     flipped = bytearray(good)
@@ -200,7 +201,7 @@ def test_a_damaged_blob_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_runs_before_the_blob_is_there(tmp_path: Path) -> None:
-    written = write_c(simplify(package_case("digits-cnn")[1]), tmp_path, "toy", blob=True)
+    written = write_shared(simplify(package_case("digits-cnn")[1]), tmp_path, "toy", blob=True)
     main = tmp_path / "main.c"
     main.write_text(
         '#include "toy.h"\n'
@@ -214,7 +215,7 @@ def test_nothing_runs_before_the_blob_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "1net", "a b", "a;b", "a\n", "../a", "_a", "a" * 64, "né"])
 def test_names_that_are_no_identifiers_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name of a C file"):
-        write_c(everything(), tmp_path, name)
+        write_shared(everything(), tmp_path, name)
     assert not list(tmp_path.iterdir())
 
 
@@ -232,9 +233,9 @@ def test_names_of_nodes_cannot_leave_their_comment(tmp_path: Path) -> None:
 def test_what_c_cannot_express_is_refused(tmp_path: Path) -> None:
     crop = Node(name="crop", operation=Pad(margins=(-1, 0, 0, 0)), inputs=["x"], shape=(1, 1, 2))
     with pytest.raises(ConfigError, match=r"node crop to C: .*margins of 0 or more.*onnx"):
-        write_c(Graph(input="x", shape=(1, 2, 2), nodes=[crop], output="crop"), tmp_path, "toy")
+        write_shared(Graph(input="x", shape=(1, 2, 2), nodes=[crop], output="crop"), tmp_path, "toy")
     with pytest.raises(ConfigError, match="singles"):
-        write_c(everything(), tmp_path, "toy", singles=0)
+        write_shared(everything(), tmp_path, "toy", singles=0)
 
 
 def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ from c_code import (
     runs_with,
     threads_of,
     with_signs,
+    write_shared,
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from networks import Case, networks
 
 from gossamer.deploy.capture import capture
-from gossamer.deploy.csource import Values, constants, write_c
+from gossamer.deploy.csource import Values, constants
 from gossamer.deploy.simplify import simplify
 
 pytestmark = needs_compiler
@@ -81,7 +82,7 @@ def check_safe(cc: str, case: Case, choices: Choices) -> None:
     first, second = CACHES[choices.chunked]
     small = mock.patch.multiple(constants, FIRST_CACHE=first, SECOND_CACHE=second)
     with tempfile.TemporaryDirectory() as folder, small:
-        written = write_c(
+        written = write_shared(
             graph, Path(folder), "toy", values=choices.values, blob=choices.beside, singles=choices.singles
         )
         check_driven([cc], written, graph, choices.values, ["-O0", *width, *sanitizer], most=MOST)

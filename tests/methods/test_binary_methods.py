@@ -1,4 +1,4 @@
-"""BinaryConnect over dense, random masks, Flying Bird and HYDRA: what they ship is -1, 0 and +1, and runs resume to the bit."""
+"""BinaryConnect over dense, random masks, Flying Bird and HYDRA: it ships -1, 0 and +1, and resumes to the bit."""
 
 from pathlib import Path
 from typing import Any

@@ -31,6 +31,9 @@ from gossamer.errors import ConfigError, GossamerError
 LOADED = 100
 """Images of a batch that is read inside the timed section."""
 
+SETTLED = 0.05
+"""Seconds of warming up, at least: threads of the one before spin a while before they sleep."""
+
 Call: TypeAlias = Callable[[Forward, int], Tensor]
 """Runs a forward on the batch of a number."""
 
@@ -39,8 +42,8 @@ Call: TypeAlias = Callable[[Forward, int], Tensor]
 class Plan:
     """What is timed. batches: of the protocol in memory; threads: of every engine alike; loading: that protocol too.
 
-    rounds: in each of which every contestant has one turn, of `repeats` timed calls after `warm_up` others; fresh:
-    measure start-up and memory in new processes. Raises ConfigError for counts below one.
+    rounds: in each of which every contestant has one turn, of `repeats` timed calls after `warm_up` others or more;
+    fresh: measure start-up and memory in new processes. Raises ConfigError for counts below one.
     """
 
     batches: Sequence[int] = (1, 16, 64)
@@ -174,8 +177,10 @@ def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> lis
 
 
 def _turn(forward: Forward, setting: Setting, plan: Plan, energy: Energy) -> tuple[list[float], float | None]:
-    for number in range(plan.warm_up):
+    started, number = time.perf_counter(), 0
+    while number < plan.warm_up or time.perf_counter() - started < SETTLED:
         setting.call(forward, number)
+        number += 1
     _wait(plan.device)
     before = energy.read()
     spent: list[float] = []

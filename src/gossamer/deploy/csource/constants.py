@@ -33,7 +33,9 @@ DENSE_TILE = 24
 FIRST_CACHE = 7_000
 SECOND_CACHE = 64_000
 WEIGHTS_WORTH_A_CHUNK = 12
-DENSE_FROM = 0.55
+# From which share of kept weights on a layer is computed densely, by the most cells of its map: the fewer cells a
+# weight serves, the more a sparse one costs, most of all where images are computed one by one.
+DENSE_FROM = ((1, 0.25), (16, 0.375), (1 << 30, 0.48))
 
 MAGIC = b"GOSSAMER"
 VERSION = 1
@@ -99,7 +101,7 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
     coding, codes = found.coding, found.codes.reshape(step.weight.shape)
     kept = int(np.count_nonzero(codes))
     channels = step.weight.shape[1] * step.groups
-    dense = coding != "signs" and step.groups == 1 and kept >= DENSE_FROM * codes.size
+    dense = coding != "signs" and step.groups == 1 and kept >= _dense_from(step, block) * codes.size
     bits = max(len(step.reads) - 1, 0).bit_length()
     chunk = _chunk(step, block, channels, kept, bits, dense=dense)
     scale, bias = blob.add(found.scales), blob.add(step.bias)
@@ -130,6 +132,11 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
         scale=scale,
         bias=bias,
     )
+
+
+def _dense_from(step: Weighted, block: Layout) -> float:
+    _, rows, columns = block.maps[step.target].cells
+    return next(share for cells, share in DENSE_FROM if rows * columns <= cells)
 
 
 def code_table() -> Floats:

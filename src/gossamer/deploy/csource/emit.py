@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from gossamer.deploy.csource.constants import VERSION, Values, packed
 from gossamer.deploy.csource.layout import Layout, place
 from gossamer.deploy.csource.lowering import lower
-from gossamer.deploy.csource.program import Program
+from gossamer.deploy.csource.program import Program, Weighted
 from gossamer.deploy.csource.tables import Constants, collect, plan_text, uses
 from gossamer.deploy.graph import Graph
 from gossamer.errors import ConfigError
@@ -23,6 +25,9 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 UNITS: Mapping[str, int] = {"single": 1, "block": 8}
 SINGLES = 4
 """Images left over that are faster one by one than as a block with empty places."""
+WORTH_A_THREAD = 8_000_000
+"""Multiply-adds of one image for which a further thread is worth waiting for at every layer."""
+MOST_THREADS = 1024
 LITERAL = 4095
 """Bytes of one string: the most that every C99 compiler takes."""
 LARGEST = 2**31 - 1
@@ -43,14 +48,22 @@ class Written:
 
 
 def write_c(
-    graph: Graph, folder: Path, name: str, *, values: Values = "float32", blob: bool = False, singles: int = SINGLES
+    graph: Graph,
+    folder: Path,
+    name: str,
+    *,
+    values: Values = "float32",
+    blob: bool = False,
+    singles: int = SINGLES,
+    worth_a_thread: int = WORTH_A_THREAD,
 ) -> Written:
     """Write NAME.c and NAME.h, a network in C99 that needs no library, into a folder.
 
     values: how weights are stored; with "signs" layers whose channels have weights of one magnitude, the others as
     float32. blob: the constants in NAME.blob instead, which the caller reads and hands over. singles: the number of
-    images, 1 to 7, up to which the remainder after blocks of 8 is computed one by one. Raises ConfigError for a
-    name that is no identifier of C, and for a network that C cannot express, naming the node.
+    images, 1 to 7, up to which the remainder after blocks of 8 is computed one by one. worth_a_thread: multiply-adds of
+    one image for which a further thread shares it. Raises ConfigError for a name that is no identifier of C, and for a
+    network that C cannot express, naming the node.
     """
     _check(name, singles)
     program = lower(graph)
@@ -58,6 +71,7 @@ def write_c(
     constants = collect(program, values, layouts["block"])
     _check_size(constants, layouts)
     words = _words(program, layouts, constants, name, singles)
+    words["SHARED"] = str(min(max(_products(program) // worth_a_thread, 1), MOST_THREADS))
     plans = [plan_text(program, constants, layout, plan) for plan, layout in layouts.items()]
     parts = [
         f'#include "{name}.h"\n',
@@ -127,6 +141,13 @@ def _words(
         "SHAPE": shape,
         **{word: str(number) for word, number in numbers.items()},
     }
+
+
+def _products(program: Program) -> int:
+    """Return the multiply-adds of kept weights for one image."""
+    steps = [step for step in program.steps if isinstance(step, Weighted)]
+    cells = {step.target: prod(program.maps[step.target][1:]) for step in steps}
+    return sum(int(np.count_nonzero(step.weight)) * cells[step.target] for step in steps)
 
 
 def _template(name: str) -> str:

@@ -2,6 +2,9 @@ static float *align(void *arena) { return (float *)(((uintptr_t)arena + 63) & ~(
 
 static int misplaced(const void *p) { return p == NULL || (uintptr_t)p % sizeof(float) != 0; }
 
+/* How many threads one image is worth: they wait for one another at every layer. */
+enum { SHARE_ONE = @SHARED@ };
+
 /* All images: whole rounds of blocks with a thread each, then blocks and single images that all threads share. */
 static void network(float *m, const float *in, float *out, long n, long part, long parts) {
     const long size_in = @CHANNELS@L * @ROWS@L * @COLUMNS@L, size_out = @CLASSES@L;
@@ -15,7 +18,10 @@ static void network(float *m, const float *in, float *out, long n, long part, lo
         if (b >= apart) block(m, x, y, count, part, parts);
     }
     if (blocks == apart) meet(parts);
-    for (long i = blocks * UNIT; i < n; i++) single(m, in + i * size_in, out + i * size_out, 1, part, parts);
+    for (long i = blocks * UNIT; i < n; i++) {
+        if (SHARE_ONE > 1) single(m, in + i * size_in, out + i * size_out, 1, part, parts);
+        else if (part == 0) single(m, in + i * size_in, out + i * size_out, 1, 0, 1);
+    }
 }
 
 static int threads_at_most(void) {
@@ -28,6 +34,7 @@ static int threads_at_most(void) {
 
 static void all_threads(float *m, const float *in, float *out, long n, int threads) {
 #ifdef _OPENMP
+    if (n <= @SINGLES@ && threads > SHARE_ONE) threads = SHARE_ONE;
     if (threads > 1) {
 #pragma omp parallel num_threads(threads)
         network(m, in, out, n, omp_get_thread_num(), omp_get_num_threads());

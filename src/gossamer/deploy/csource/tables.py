@@ -71,7 +71,8 @@ def plan_text(program: Program, constants: Constants, layout: Layout, plan: str)
             table = f"{plan}_{number}_{part}"
             tables.append(f"static const {call.struct} {table} = {_struct(fields)};")
             calls.append(f"    {call.function}(m, &{table}, {layout.unit}, part, parts); /* {_comment(step.name)} */")
-            calls.append("    meet(parts);")
+            if not _fill_one_map(program.steps[number : number + 2]):
+                calls.append("    meet(parts);")
         calls.append(f"    STEP_DONE({number + 1});")
     image, logits = _map(layout.maps[program.input]), _map(layout.maps[program.output])
     head = f"static void {plan}(float *m, const float *in, float *out, long count, long part, long parts) {{"
@@ -91,6 +92,14 @@ def plan_text(program: Program, constants: Constants, layout: Layout, plan: str)
         "}\n",
     ]
     return "\n".join(lines)
+
+
+def _fill_one_map(steps: Sequence[object]) -> bool:
+    """Tell whether two steps write different planes of one map that neither reads: then nobody has to wait between."""
+    if not all(isinstance(step, Copy | Clear) for step in steps):
+        return False
+    targets = [step.target for step in steps if isinstance(step, Copy | Clear)]
+    return len(targets) == 2 and targets[0] == targets[1]
 
 
 @dataclass(frozen=True, eq=False)
