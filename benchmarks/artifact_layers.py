@@ -38,6 +38,10 @@ PLANS: Mapping[str, int] = {"single": 1, "block": 8}
 FIRST, SECOND = 32 * 1024, 512 * 1024
 """Bytes of the first and second cache of a core that the table goes by."""
 
+LEAST = 0.01
+"""Share of a pass below which a layer is not judged."""
+NOT_SLOWER = 1.05
+"""Times the dense kernel's time, with room for what a busy machine adds."""
 LONGEST = 1 << 26
 """Multiply-adds of vectors by which rates are measured."""
 
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write results/artifact-layers-NETWORK.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=tuple(SUBJECTS), default="resnet18")
-    parser.add_argument("--densities", nargs="+", type=float, default=(1.0, 0.1, 0.01))
+    parser.add_argument("--densities", nargs="+", type=float, default=(1.0, 0.5, 0.1, 0.05, 0.01))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--results", type=Path, default=record.RESULTS)
     options = parser.parse_args(arguments)
@@ -156,10 +160,27 @@ def result(name: str, rounds: int, found: Sequence[Profile]) -> record.Result:
         name=f"artifact-layers-{name}",
         title=f"C artifact of {name}, step by step",
         rounds=rounds,
-        claims=(),
+        claims=[_never_slower(name, each, found) for each in found if each.density < 1.0],
         tables=[_shares(found), *(_table(name, each) for each in found)],
         details={"profiles": [{**vars(each), "steps": [vars(step) for step in each.steps]} for each in found]},
         threads=1,
+    )
+
+
+def _never_slower(name: str, profile: Profile, found: Sequence[Profile]) -> record.Claim:
+    """Return the worst ratio of a layer's time to that of the same layer on the dense kernel, of all but tiny ones."""
+    dense = next(each for each in found if (each.density, each.plan) == (1.0, profile.plan))
+    whole = {step.name: step.seconds for step in dense.steps if step.reads is not None}
+    ratios = [
+        step.seconds / whole[step.name]
+        for step in profile.steps
+        if step.name in whole and whole[step.name] >= LEAST * dense.whole
+    ]
+    return record.Claim(
+        what=f"{name}, {profile.density:.0%} of the weights, {profile.plan}: slowest layer to the dense kernel's time",
+        measured=round(max(ratios), 2),
+        goal=NOT_SLOWER,
+        sense="at most",
     )
 
 

@@ -53,8 +53,15 @@ def same(density: float) -> Density:
 
 
 @torch.no_grad()
-def thin(model: nn.Module, density: Density) -> None:
-    """Keep round(density * n) random weights of each layer."""
+def thin(model: nn.Module, density: Density, *, alive: bool = False) -> None:
+    """Keep round(density * n) random weights of each layer; alive: and one of each output channel, whatever it costs.
+
+    Thin layers that have few inputs, as in MobileNetV2, would else cut the network in two: its logits are constants.
+    """
     for layer in targets(model):
-        dropped = torch.randperm(layer.size)[round(density(layer) * layer.size) :]
-        layer.parameter.view(-1)[dropped] = 0.0
+        scores = torch.rand(layer.parameter.shape).flatten(1)
+        if alive:
+            scores[torch.arange(len(scores)), scores.argmax(dim=1)] += 1.0
+        least = len(scores) if alive else 0
+        order = scores.flatten().argsort(descending=True)
+        layer.parameter.view(-1)[order[max(least, round(density(layer) * layer.size)) :]] = 0.0

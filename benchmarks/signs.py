@@ -3,7 +3,8 @@
 Liu et al. (NeurIPS 2022, poster) say that binary initialisation saves 45 % of the operations of training and 32 % of
 those of inference on ResNet-34, and not how they are counted. Counted here: one image of CIFAR's size; of every
 convolution and linear layer each multiplication and each addition as one; batch norms folded in; a sign needs an
-addition, each output one multiplication by the scale. Passes back to the image count as passes forward do.
+addition, each output one multiplication by the scale. Training adds passes back, of which only those to the image are
+saved alike: a gradient of weights multiplies real numbers. So no verdict is given.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from masks import divided, thin
 NETWORK = "resnet34"
 DENSITIES = (0.1, 0.05, 0.01)
 EXPONENTS = (1.0, 0.5, 0.1)
-CLAIMED = 0.45
+CLAIMED = "claimed: 0.32 of inference, 0.45 of training"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,10 +60,11 @@ def _result(rows: Sequence[Sequence[record.Cell]]) -> record.Result:
         rounds=1,
         claims=[
             record.Claim(
-                what="ResNet-34, signs, 1 % of the weights, p = 1: share of operations saved (claimed: 0.45)",
-                measured=float(next(str(row[4]) for row in rows if row[:2] == ["adaptive, p 1", "1%"])),
-                goal=CLAIMED,
+                what=f"ResNet-34, signs, p = 1, {row[1]} of the weights: share of a forward pass saved ({CLAIMED})",
+                measured=float(str(row[4])),
             )
+            for row in rows
+            if row[0] == "adaptive, p 1"
         ],
         tables=[
             record.Table(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gossamer.recipe.train import train
     from gossamer.report import write as write_report
     from gossamer.sparsity.finalize import finalise
+    from gossamer.sweep.results import read_results as results
     from gossamer.threat import ThreatModel
     from gossamer.training.own_loop import robust_loss, sparsify
 
@@ -33,6 +34,7 @@ _HOMES = {
     "from_tensors": "gossamer.data.dataset",
     "load": "gossamer.data.registry",
     "open_run": "gossamer.recipe.open",
+    "results": "gossamer.sweep.results:read_results",
     "robust_loss": "gossamer.training.own_loop",
     "security_curve": "gossamer.evaluation.curve",
     "sparsify": "gossamer.training.own_loop",
@@ -51,6 +53,7 @@ __all__ = [
     "from_tensors",
     "load",
     "open_run",
+    "results",
     "robust_loss",
     "security_curve",
     "sparsify",

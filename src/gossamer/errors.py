@@ -1,5 +1,7 @@
 """The three kinds of error a user can meet; each says what was expected, what came, and what to do."""
 
+from typing import Any
+
 
 class GossamerError(Exception):
     """Base of every error raised for a user's sake; the command line prints it without a traceback."""
@@ -10,6 +12,10 @@ class GossamerError(Exception):
         self.got = got
         self.remedy = remedy
         super().__init__(f"{subject}: expected {expected}, got {got}; {remedy}")
+
+    def __reduce__(self) -> Any:
+        """Let the error be sent between processes, which builds exceptions from positional arguments."""
+        return _rebuilt, (type(self), self.subject, self.expected, str(self.got), self.remedy)
 
 
 class ConfigError(GossamerError, ValueError):
@@ -22,3 +28,7 @@ class DataError(GossamerError, ValueError):
 
 class RunError(GossamerError, RuntimeError):
     """A run cannot go on: its folder, its numbers or its machine are not what they should be."""
+
+
+def _rebuilt(kind: type[GossamerError], subject: str, expected: str, got: str, remedy: str) -> GossamerError:
+    return kind(subject, expected=expected, got=got, remedy=remedy)

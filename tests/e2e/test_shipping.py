@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gossamer.cli.main import main
+from gossamer.deploy.about import about_path
 from gossamer.deploy.export import KINDS, default_name
 from gossamer.kernels.build import COMPILERS
 
@@ -67,7 +68,13 @@ def test_an_artifact_that_is_not_the_runs_fails(run: Path, tmp_path: Path, capsy
         gossamer("train", "bcs/digits-90", "--out", other, *SMALL, "--set", "training.epochs=1", "--set", "seed=5") == 0
     )
     path = exported(other, "sparse")
-    assert gossamer("verify", path, "--run", run, *ATTACK, "--json", tmp_path / "found.json") == 1
+    verify = ("verify", path, "--run", run, *ATTACK, "--json", tmp_path / "found.json")
+    assert gossamer(*verify) == 2
+    assert "the run that untrained.safetensors was exported from" in capsys.readouterr().err
+    about, own = (json.loads(about_path(each).read_text()) for each in (path, exported(run, "sparse")))
+    about["parent"]["weights_sha256"] = own["parent"]["weights_sha256"]
+    about_path(path).write_text(json.dumps(about))
+    assert gossamer(*verify) == 1
     assert "FAILED: logits on images are off by" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["failures"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gossamer.data import from_tensors
 from gossamer.errors import ConfigError
@@ -165,6 +165,19 @@ def test_values_are_told_apart_by_what_they_hold():
     assert not same(functools.partial(scaled, by=3.0), functools.partial(scaled, by=4.0))
     assert not same(scaled, closing)
     assert not same(lambda x: x + 1, lambda x: x + 2)
+    assert not same(lambda x: [y + 1 for y in x], lambda x: [y + 2 for y in x])
+
+
+def test_a_network_counts_with_its_defaults_and_one_of_your_own_with_its_weights():
+    assert keys("model={name: digits-cnn, last_batch_norm: false}") == keys()
+    own = {**MINIMAL, "model": {"name": "test_identity:small", "wide": 4}}
+    assert keys(values=own) == keys(values=own)
+    assert not set(keys(values=own)) & set(keys(values={**own, "seed": 1}))
+    assert not set(keys(values=own)) & set(keys("model.wide=5", values=own))
+
+
+def small(wide: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, wide), nn.ReLU(), nn.Linear(wide, 10))
 
 
 def test_tensors_and_data_count_by_their_bytes():

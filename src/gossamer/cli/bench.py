@@ -12,6 +12,7 @@ from gossamer.cli import options
 from gossamer.cli.subjects import one_of, read_options
 from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
+from gossamer.deploy.about import check_parent, read_about
 from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.bench import Plan
 from gossamer.deploy.bench import bench as measure
@@ -62,6 +63,9 @@ def bench(
         *(of_file(path, trust=trust, network=network) for path in files),
         *_engines(against, network),
     ]
+    if opened is not None and network is not None:
+        for path in files:
+            check_parent(path, read_about(path), network)
     plan = Plan(
         batches=[_count("--batch", each) for each in batch.split(",")],
         threads=sorted({_count("--threads", each) for each in threads.split(",")}),

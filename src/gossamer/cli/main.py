@@ -26,6 +26,7 @@ COMMANDS = {
     "export": Command("gossamer.cli.export", "export", "write a run as a file for devices: sparse, C, ONNX, torch"),
     "verify": Command("gossamer.cli.verify", "verify", "compare and attack an artifact as it ships"),
     "bench": Command("gossamer.cli.bench", "bench", "time artifacts beside dense engines"),
+    "sweep": Command("gossamer.cli.sweep", "sweep", "train a grid of recipes, what they share once"),
     "report": Command("gossamer.cli.report", "report", "draw runs on one self-contained page"),
 }
 

@@ -13,6 +13,7 @@ from gossamer.cli.keeping import command_of, partial_folder, with_command
 from gossamer.cli.subjects import own_model, read_options
 from gossamer.data import DataSet
 from gossamer.data.registry import load
+from gossamer.deploy.about import check_parent
 from gossamer.deploy.artifact import open_artifact
 from gossamer.deploy.verify import LIMIT, QUERIES, Asked
 from gossamer.deploy.verify import verify as examine
@@ -61,6 +62,8 @@ def verify(
     images = _images(opened, data, tuple(data_option or ()), data_dir, part)
     judged_by = _threat(threat, opened)
     subject = open_artifact(artifact, module=parent, trust=trust)
+    if opened is not None and parent is not None:
+        check_parent(subject.path, subject.about, parent)
     folder = None if opened is None else opened.folder
     given = read_options(tuple(option or ()))
     asked = Asked(

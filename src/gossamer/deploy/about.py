@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from gossamer.errors import DataError, RunError
+from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.evaluation.subject import count_weights
 from gossamer.runs import atomic, records
 
@@ -94,6 +94,18 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def check_parent(artifact: Path, about: About | None, network: nn.Module) -> None:
+    """Raise ConfigError where a record says that its artifact was made of other weights than a network's."""
+    if about is None or about.parent.weights_sha256 == weights_sha256(network.state_dict()):
+        return
+    raise ConfigError(
+        "--run",
+        expected=f"the run that {artifact.name} was exported from",
+        got="one of other weights",
+        remedy="name that run, or export the artifact again from this one",
+    )
+
+
 def about_path(artifact: Path) -> Path:
     """Return where the record of an artifact lies: beside it, under its name with .json behind."""
     return artifact.with_name(artifact.name + SUFFIX)
@@ -143,6 +155,14 @@ def check_files(artifact: Path, about: About) -> None:
                 got=got,
                 remedy="the file was changed or damaged: export it again, or fetch it again",
             )
+    size = sum(artifact.with_name(name).stat().st_size for name in about.files)
+    if size != about.bytes:
+        raise DataError(
+            str(artifact),
+            expected=f"{about.bytes:,} bytes, as its record says",
+            got=f"{size:,}",
+            remedy="export it again",
+        )
     if artifact.name not in about.files:
         raise DataError(
             str(artifact),

@@ -65,15 +65,7 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
     compiler is missing, DataError for a file that is missing, damaged or changed since its record was written.
     """
     path = Path(path)
-    if path.suffix not in READERS:
-        raise ConfigError(
-            str(path),
-            expected=f"an artifact: a file with {', '.join(READERS)}",
-            got=f"one with {path.suffix!r}",
-            remedy="give what `gossamer export` wrote",
-        )
-    if not path.is_file():
-        raise DataError(str(path), expected="an artifact", got="no file", remedy="check the path")
+    check_artifact(path)
     about = read_about(path)
     if about is not None:
         check_files(path, about)
@@ -81,7 +73,7 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
         model = READERS[path.suffix](Request(path=path, module=module, trust=trust))
     except GossamerError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except (AttributeError, OSError, RuntimeError, ValueError) as error:
         raise DataError(
             str(path),
             expected="a whole artifact",
@@ -100,13 +92,27 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
     )
 
 
+def check_artifact(path: Path) -> None:
+    """Raise ConfigError for a path that by its suffix is no artifact, DataError for one where no file is."""
+    if path.suffix not in READERS:
+        raise ConfigError(
+            str(path),
+            expected=f"an artifact: a file with {', '.join(READERS)}",
+            got=f"one with {path.suffix!r}" if path.suffix else "a name without a suffix",
+            remedy="give what `gossamer export` wrote",
+        )
+    if not path.is_file():
+        raise DataError(str(path), expected="an artifact", got="no file", remedy="check the path")
+
+
 def is_artifact(path: Path) -> bool:
     """Tell whether a path names a file of an artifact, by its suffix."""
     return path.suffix in READERS and not path.is_dir()
 
 
 def kind_of(path: Path) -> str:
-    """Return the kind of an artifact that has no record, by suffix and content."""
+    """Return the kind of an artifact that has no record, by suffix and content; raises what `check_artifact` does."""
+    check_artifact(path)
     if path.suffix == ".onnx":
         return "onnx-int8" if QUANTISED in path.read_bytes() else "onnx"
     return {".safetensors": "sparse", ".c": "c", ".pt2": "torch"}[path.suffix]
@@ -173,7 +179,11 @@ def _read_c(request: Request) -> nn.Module:
     header, blob = (path.with_suffix(suffix) for suffix in C_PARTS)
     if not header.is_file():
         raise DataError(str(path), expected=f"{header.name} beside it", got="no file", remedy="export it again")
-    written = Written(source=path, header=header, blob=blob if blob.is_file() else None)
+    # A source with its constants inside takes no blob, whatever lies beside it.
+    beside = f"{path.stem}_set_blob" in header.read_text(encoding="utf-8", errors="replace")
+    if beside and not blob.is_file():
+        raise DataError(str(path), expected=f"{blob.name} beside it", got="no file", remedy="export it again")
+    written = Written(source=path, header=header, blob=blob if beside else None)
     return CompiledModel(compile_c(written, openmp=torch.get_num_threads() > 1), path.stem)
 
 

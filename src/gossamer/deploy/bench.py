@@ -1,7 +1,8 @@
 """Which is faster, and by how much? Contestants take turns within rounds, and ratios are formed within a round.
 
 Two protocols of Marshall's thesis: a batch that is already in memory, of which only the forward is timed (one image:
-algorithm 4), and 100 images that are read from a file inside the timed section (algorithm 5).
+algorithm 4), and 100 images that are read from a file inside the timed section (algorithm 5); the file has just been
+written, so that the system most likely has it in memory: what is timed is reading it, not the disk.
 """
 
 import statistics
@@ -26,7 +27,7 @@ from gossamer.deploy.counts import Counts, count
 from gossamer.deploy.device import Energy, profile
 from gossamer.deploy.fresh import Fresh, measure_fresh
 from gossamer.deploy.simplify import simplify
-from gossamer.errors import ConfigError, GossamerError
+from gossamer.errors import ConfigError
 
 LOADED = 100
 """Images of a batch that is read inside the timed section."""
@@ -83,19 +84,23 @@ def bench(contestants: Sequence[Contestant], data: DataSet, plan: Plan, *, netwo
                 torch.set_num_threads(threads)
                 forwards, refused = _opened(present, first)
                 missing |= refused
-                present = [each for each in present if each.name not in missing]
                 for setting in _settings(data, plan, threads, Path(folder)):
-                    timings += _timed(forwards, setting, plan)
+                    done, failed = _timed(forwards, setting, plan)
+                    timings += done
+                    missing |= failed
+                    forwards = {name: each for name, each in forwards.items() if name not in failed}
+                present = [each for each in present if each.name in forwards]
         finally:
             torch.set_num_threads(threads_before)
-    if not present:
+    if not timings:
         raise ConfigError("bench", expected="someone who can run", got=str(missing), remedy="see what each is missing")
+    timed = {timing.contestant for timing in timings}
     return BenchRecord(
         device=profile(plan.device),
         runs_on=str(plan.device),
         shape=data.image_shape,
         images=f"{len(data)} images of {data.name} ({data.part})",
-        entries=tuple(_entry(each, first, plan) for each in present),
+        entries=tuple(_entry(each, first, plan) for each in contestants if each.name in timed),
         missing=missing,
         counts=None if network is None else _counts(network, first),
         timings=tuple(timings),
@@ -155,28 +160,43 @@ def _opened(present: Sequence[Contestant], example: Tensor) -> tuple[dict[str, F
         try:
             forwards[each.name] = each.open(example)
             forwards[each.name](example)
-        except (GossamerError, RuntimeError, ImportError) as error:
-            refused[each.name] = " ".join(str(error).split())[:300]
+        # Engines fail in exceptions of their own: who fails is named, and the others go on.
+        except Exception as error:
+            refused[each.name] = _told(error)
             forwards.pop(each.name, None)
     return forwards, refused
 
 
-def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> list[Timing]:
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> tuple[list[Timing], dict[str, str]]:
+    """Return the times of all in one setting, and why others could not go through with it."""
     energy = Energy.find()
+    failed: dict[str, str] = {}
     seconds: dict[str, list[list[float]]] = {name: [] for name in forwards}
     joules: dict[str, list[float]] = {name: [] for name in forwards}
     names = list(forwards)
     for number in range(plan.rounds):
         turn = number % max(1, len(names))
-        for name in names[turn:] + names[:turn]:
-            spent, used = _turn(forwards[name], setting, plan, energy)
+        for name in [name for name in names[turn:] + names[:turn] if name not in failed]:
+            try:
+                spent, used = _turn(forwards[name], setting, plan, energy, first=number * plan.repeats)
+            except Exception as error:
+                failed[name] = f"{setting.batch} images, {setting.threads} threads: {_told(error)}"
+                continue
             seconds[name].append(spent)
             joules[name] += [] if used is None else [used]
-    timings = [_timing(name, setting, seconds[name], joules[name], plan.repeats) for name in names]
-    return _with_speedups(timings)
+    through = [name for name in names if name not in failed]
+    timings = [_timing(name, setting, seconds[name], joules[name], plan.repeats) for name in through]
+    return _with_speedups(timings), failed
 
 
-def _turn(forward: Forward, setting: Setting, plan: Plan, energy: Energy) -> tuple[list[float], float | None]:
+def _turn(
+    forward: Forward, setting: Setting, plan: Plan, energy: Energy, *, first: int
+) -> tuple[list[float], float | None]:
+    """Return the seconds of timed calls, which go on with the batch of number `first`, and the joules of all."""
     started, number = time.perf_counter(), 0
     while number < plan.warm_up or time.perf_counter() - started < SETTLED:
         setting.call(forward, number)
@@ -184,7 +204,7 @@ def _turn(forward: Forward, setting: Setting, plan: Plan, energy: Energy) -> tup
     _wait(plan.device)
     before = energy.read()
     spent: list[float] = []
-    for number in range(plan.repeats):
+    for number in range(first, first + plan.repeats):
         started = time.perf_counter()
         setting.call(forward, number)
         _wait(plan.device)

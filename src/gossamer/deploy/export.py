@@ -3,24 +3,30 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from gossamer.deploy import sparse_file
-from gossamer.deploy.about import About, digests, parent_of, write_about
+from gossamer.deploy import interpret, sparse_file
+from gossamer.deploy.about import About, digests, parent_of, read_about, write_about
 from gossamer.deploy.capture import capture
-from gossamer.deploy.csource import write_c
+from gossamer.deploy.csource import float_layers, rounded, write_c
+from gossamer.deploy.csource.constants import DENSE_FROM, one_magnitude
 from gossamer.deploy.naming import identifier
 from gossamer.deploy.onnx_file import write_onnx
 from gossamer.deploy.onnx_int8 import write_onnx_int8
+from gossamer.deploy.parity import check_exact, parity, probes
 from gossamer.deploy.simplify import simplify
 from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.torch_program import write_torch
 from gossamer.deploy.tracing import Frozen, freeze
 from gossamer.errors import ConfigError
+from gossamer.models.folding import plain_copy
 from gossamer.runs import atomic
+from gossamer.sparsity.targets import targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +98,18 @@ def export(
     """Write a network as an artifact of a kind in `KINDS`, with its record beside it; the network stays as it is.
 
     example: (N, C, H, W) floats in [0, 1]; its size is the artifact's. path: its suffix is the kind's, or is added.
-    values: how weights are stored (`KINDS` says which it may be); blob: of kind c, keep constants beside the source.
-    images: (M, C, H, W) training images on which onnx-int8 is calibrated. network: what builds the network again, for a
-    sparse file that opens by itself. name, dense_weights, clean_accuracy: what is known of the parent. Raises
-    ConfigError for what the kind cannot express, naming the operator, DataError for weights that cannot be stored,
+    values: how weights are stored (`KINDS` says which it may be; of kind c by default signs where all weights are).
+    blob: of kind c, keep constants beside the source. images: (M, C, H, W) training images on which onnx-int8 is
+    calibrated. network: what builds the network again, for a sparse file that opens by itself. name, dense_weights,
+    clean_accuracy: what is known of the parent. Raises ConfigError for what the kind cannot express, naming the
+    operator, DataError for weights that cannot be stored,
     RunError where the file system refuses or an artifact computes other logits.
     """
     entry = _entry(kind)
-    chosen = _values(kind, entry, values)
     if blob and not entry.blob:
         raise ConfigError("--blob", expected="a kind with constants: c or c-int8", got=kind, remedy="leave it out")
     frozen = freeze(model, example)
+    chosen = _values(kind, entry, values, frozen)
     parent = parent_of(
         frozen.module, name or type(model).__name__, dense_weights=dense_weights, clean_accuracy=clean_accuracy
     )
@@ -131,9 +138,9 @@ def _entry(kind: str) -> Kind:
     raise ConfigError("--to", expected=f"one of {', '.join(KINDS)}", got=repr(kind), remedy="check its spelling")
 
 
-def _values(kind: str, entry: Kind, values: str | None) -> str:
+def _values(kind: str, entry: Kind, values: str | None, frozen: Frozen) -> str:
     if values is None:
-        return entry.values[0]
+        return "signs" if kind == "c" and _is_binary(frozen.module) else entry.values[0]
     if values in entry.values:
         return values
     raise ConfigError(
@@ -142,6 +149,15 @@ def _values(kind: str, entry: Kind, values: str | None) -> str:
         got=repr(values),
         remedy="leave it out, or choose another kind",
     )
+
+
+def _is_binary(module: nn.Module) -> bool:
+    """Tell whether all kernels are sparse and each of one magnitude but for signs: then no weight needs multiplying."""
+    weights = [layer.weight for layer in targets(module)]
+    kept = sum(int(weight.count_nonzero()) for weight in weights)
+    if not weights or kept >= DENSE_FROM[-1][1] * sum(weight.numel() for weight in weights):
+        return False
+    return all(one_magnitude(weight.detach().flatten(1).numpy()) for weight in weights)
 
 
 def _target(path: Path, suffix: str) -> Path:
@@ -159,24 +175,45 @@ def _target(path: Path, suffix: str) -> Path:
 
 def _write_sparse(job: Job) -> Written:
     values: Any = job.values
-    sparse_file.write(job.path, job.frozen.module, kind=values, network=job.network)
+    exact = job.values in ("float32", "signs")
+    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+        made = Path(folder) / job.path.name
+        sparse_file.write(made, job.frozen.module, kind=values, network=job.network)
+        error = _error(job, sparse_file.load(made, plain_copy(job.frozen.module)), exact=exact)
+        atomic.copy(made, job.path)
+    off = () if exact else (f"logits off by {error:.2g} of the largest",)
     named = () if job.network is not None else ("the file names no network: load it into the one it came from",)
-    return Written(files=(job.path,), remarks=named)
+    return Written(files=(job.path,), remarks=(*off, *named))
 
 
 def _write_c(job: Job) -> Written:
     name = job.path.stem
     graph = simplify(capture(job.frozen.module, job.frozen.images))
     values: Any = job.values
+    error = _error(job, partial(interpret.run, rounded(graph, values)), exact=job.values != "int8")
+    floats = float_layers(graph, values)
+    old = read_about(job.path) if job.path.exists() else None
     with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
         made = write_c(graph, Path(folder), name, values=values, blob=job.blob)
         parts = [part for part in (made.source, made.header, made.blob) if part is not None]
         for part in parts:
             atomic.copy(part, job.path.with_name(part.name))
-    if not job.blob:
-        job.path.with_suffix(".blob").unlink(missing_ok=True)
-    stored = ("weights in int8, computed in float: smaller, not faster",) if job.values == "int8" else ()
-    return Written(files=tuple(job.path.with_name(part.name) for part in parts), remarks=stored)
+    blob = job.path.with_suffix(".blob")
+    if not job.blob and old is not None and blob.name in old.files:
+        blob.unlink(missing_ok=True)
+    stored = (f"weights in int8, computed in float: smaller, not faster; logits off by {error:.2g} of the largest",)
+    kept = (f"weights of several magnitudes stay float32: {', '.join(floats)}",) if floats else ()
+    remarks = stored if job.values == "int8" else kept if job.values == "signs" else ()
+    return Written(files=tuple(job.path.with_name(part.name) for part in parts), remarks=remarks)
+
+
+def _error(job: Job, computed: Callable[[Tensor], Tensor], *, exact: bool) -> float:
+    """Return how far what will be written is from the network, on the example and on noise; RunError for too far."""
+    images = torch.cat([job.frozen.images, probes(job.frozen.shape)])
+    found = parity(job.frozen.module, computed, images)
+    if exact:
+        check_exact(found, job.path.name)
+    return found.error
 
 
 def _write_onnx(job: Job) -> Written:

@@ -51,7 +51,7 @@ def freeze(model: nn.Module, example: Tensor) -> Frozen:
     images = _images(example)
     check_pure(model)
     module = _copy(model)
-    return Frozen(module=module, images=images, logits=_logits(module, images))
+    return Frozen(module=module, images=images, logits=logits_of(module, images))
 
 
 def trace(frozen: Frozen) -> torch.export.ExportedProgram:
@@ -149,7 +149,8 @@ def _copy(model: nn.Module) -> nn.Module:
     return copy.to("cpu", torch.float32)
 
 
-def _logits(module: nn.Module, images: Tensor) -> Tensor:
+def logits_of(module: nn.Module, images: Tensor) -> Tensor:
+    """Return a network's logits (N, classes) for images; raises ConfigError where it takes or gives anything else."""
     try:
         with torch.no_grad():
             logits: object = module(images)

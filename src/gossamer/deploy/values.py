@@ -157,7 +157,7 @@ def _signs(weight: Floats, layer: str, *, approximate: bool) -> Quantised:
             f"weights of {layer}",
             expected="one magnitude in each output channel, for signs",
             got="several",
-            remedy="export values as int8, or ask for an approximation",
+            remedy="export values as float32 or int8",
         )
     scales = greatest[kept]
     if not exact:

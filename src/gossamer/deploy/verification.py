@@ -8,6 +8,8 @@ from gossamer.deploy.parity import Parity
 from gossamer.runs import records, results
 from gossamer.runs.results import Interval
 
+NO_RECORD = "no record beside it: neither its files nor its logits are judged"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
@@ -72,7 +74,7 @@ class Verification:
     def __str__(self) -> str:
         shipped = self.shipped
         kept = f", {shipped.bytes / shipped.dense_bytes:.1%} of its dense parent" if shipped.dense_bytes else ""
-        checked = "size and digests agree with its record" if shipped.recorded else "no record beside it to check by"
+        checked = "size and digests agree with its record" if shipped.recorded else NO_RECORD
         lines = [f"{shipped.path}: {shipped.kind}, {shipped.bytes:,} bytes{kept}; {checked}"]
         if self.parity is not None and self.parity_on_noise is not None:
             lines += [f"parity on images: {self.parity}", f"parity on noise:  {self.parity_on_noise}"]

@@ -5,7 +5,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 import torch
@@ -58,7 +58,8 @@ def _tensor(value: Tensor) -> Plain:
 
 
 def _data(value: DataSet) -> Plain:
-    return {"is": "data", "name": value.name, "part": value.part, "checksum": value.checksum, "n": len(value)}
+    about: dict[str, Plain] = {"name": value.name, "part": value.part, "checksum": value.checksum, "n": len(value)}
+    return {"is": "data", **about, "classes": list[Plain](value.classes)}
 
 
 def _model(value: BaseModel) -> Plain:
@@ -83,11 +84,15 @@ def _function(value: FunctionType) -> Plain:
     found: dict[str, Plain] = {"is": _name(value)}
     if value.__name__ == "<lambda>":
         # Two of one function have one name: what they do tells them apart.
-        code = value.__code__
-        found["code"] = hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names)).encode()).hexdigest()
-    if value.__defaults__:
-        found["defaults"] = describe(value.__defaults__)
+        found["code"] = _code(value.__code__)
+    if value.__defaults__ or value.__kwdefaults__:
+        found["defaults"] = describe([value.__defaults__, value.__kwdefaults__])
     return {**found, **({"holds": describe(held)} if held else {})}
+
+
+def _code(code: CodeType) -> Plain:
+    held = [_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return [hashlib.sha256(code.co_code).hexdigest(), list[Plain](code.co_names), held]
 
 
 def _mapping(value: Mapping[Any, Any]) -> Plain:

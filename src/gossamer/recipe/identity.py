@@ -1,14 +1,18 @@
 """What identifies a phase? The hash of all that it computes from, so that equal work is done once and found again."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from gossamer.recipe.build import Parts
+from gossamer.data import DataSet
+from gossamer.models.registry import MODELS
+from gossamer.plugins import is_reference
+from gossamer.recipe.build import Parts, build_model, model_options
 from gossamer.recipe.description import Plain, describe
 from gossamer.recipe.schema import Recipe
-from gossamer.recipe.semantics import SHARED, semantics
+from gossamer.recipe.semantics import shared
 from gossamer.training.phases import Phase
 
 _DIGITS = 24
@@ -29,11 +33,11 @@ def phase_keys(
     machine = recipe.machine
     common: dict[str, Plain] = {
         "seed": recipe.seed,
-        "model": describe(recipe.model),
+        "model": _network(recipe, parts.train),
         "data": describe(parts.train),
         "unlabelled": describe(dict(unlabelled or {})),
         "numeric": [machine.precision, machine.channels_last, machine.compile],
-        "semantics": {path: semantics(path) for path in SHARED},
+        "semantics": dict(sorted(shared().items())),
     }
     keys: list[str] = []
     for phase in phases:
@@ -42,6 +46,20 @@ def phase_keys(
         }
         keys.append(_digest({**common, "phase": said, "parents": list[Plain](keys)}))
     return keys
+
+
+def _network(recipe: Recipe, train: DataSet) -> Plain:
+    """Return what a network and its first weights are made from; of a user's own, those weights themselves."""
+    name, options = recipe.model.name, model_options(recipe, train)
+    if is_reference(name):
+        weights = {key: describe(value) for key, value in build_model(recipe, train).state_dict().items()}
+        return {"name": name, "options": describe(options), "weights": weights}
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(MODELS[name].factory).parameters.values()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    return {"name": name, "options": describe({**defaults, **options})}
 
 
 def _digest(value: Plain) -> str:

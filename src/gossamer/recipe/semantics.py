@@ -10,13 +10,26 @@ SEMANTICS: Mapping[str, int] = {}
 """By the path of a module, class or function; what is not listed has version 1, and so has what lies within it."""
 
 SHARED = (
-    "gossamer.data.augment",
+    "gossamer.attacks",
+    "gossamer.data",
+    "gossamer.evaluation",
+    "gossamer.kernels",
+    "gossamer.losses",
     "gossamer.models",
     "gossamer.seeding",
-    "gossamer.training.crafting",
-    "gossamer.training.loop",
+    "gossamer.sparsity",
+    "gossamer.training",
 )
-"""What every phase is trained with."""
+"""What every phase may compute with beyond the objects that it names: whatever is raised here, or within, counts."""
+
+
+def shared() -> dict[str, int]:
+    """Return every version that was raised and that all phases count with."""
+    return {path: version for path, version in SEMANTICS.items() if path.startswith(_inside(SHARED))}
+
+
+def _inside(rooms: tuple[str, ...]) -> tuple[str, ...]:
+    return (*rooms, *(f"{room}." for room in rooms))
 
 
 def semantics(path: str) -> int:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
 from gossamer.evaluation.standing import Progress as Standings
 from gossamer.recipe.build import build_evaluation_attacks, build_model, build_phases, check
+from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Evaluation, Recipe
@@ -26,6 +29,7 @@ from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
+from gossamer.training.phases import Phase
 from gossamer.training.progress import Progress, Silent
 from gossamer.training.rehearsal import rehearse
 from gossamer.training.run import run_phases
@@ -48,6 +52,71 @@ def train(
     stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+    path = Path(out) if out is not None else Path("runs") / run_name(chosen)
+    with _begun(chosen, path, data_dir, progress or Silent()) as begun:
+        begun.train(begun.phases, allow_drift=allow_numeric_drift)
+        _judge(begun.run, begun.job.place, begun.job.progress)
+    return begun.run
+
+
+def train_one(
+    recipe: Recipe,
+    index: int,
+    out: Path,
+    *,
+    key: str | None = None,
+    publish: Sequence[int] = (),
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> OpenRun:
+    """Train the phase at an index alone, or go on with it, in a run folder that holds the states of those before it.
+
+    key: what identifies the phase (`recipe.identity`), for whoever was told it elsewhere; publish: epochs whose states
+    it gives beside its own. Nothing is evaluated. Raises what `train` raises, and RunError where this machine would
+    train a phase of another key.
+    """
+    with _begun(recipe, out, data_dir, progress or Silent()) as begun:
+        if key is not None and (mine := begun.keys()[index]) != key:
+            raise RunError(
+                f"phase {begun.phases[index].name}",
+                expected=f"the phase that was planned, of key {key}",
+                got=f"one of key {mine}: other data, another teacher or another version of the package here",
+                remedy="give every machine the same, or plan the sweep again",
+            )
+        *before, last = begun.phases[: index + 1]
+        asked = replace(last, publish=tuple(sorted({*last.publish, *publish})))
+        begun.train((*before, asked), allow_drift=True, ships=False)
+    return begun.run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A run that this process alone writes: its phases, and what they run in."""
+
+    run: OpenRun
+    phases: Sequence[Phase]
+    job: Job
+    unlabelled: Mapping[str, str] | None
+
+    def keys(self) -> list[str]:
+        """Return what identifies each phase."""
+        return phase_keys(self.run.recipe, self.phases, self.run.parts, self.unlabelled)
+
+    def train(self, phases: Sequence[Phase], *, allow_drift: bool, ships: bool = True) -> None:
+        """Train phases; every step seeds the global generator, and the caller's own draws go on where they were."""
+        with torch.random.fork_rng(devices=[]):
+            run_phases(
+                phases,
+                lambda: build_model(self.run.recipe, self.run.parts.train),
+                self.job,
+                allow_drift=allow_drift,
+                ships=ships,
+            )
+
+
+@contextmanager
+def _begun(chosen: Recipe, path: Path, data_dir: Path | None, shown: Progress) -> Generator[_Begun]:
+    """Check everything, then hold the run folder and say what the run is."""
     check(chosen)
     machine = chosen.machine
     where = place(
@@ -57,8 +126,6 @@ def train(
         compile=machine.compile,
         threads=machine.threads,
     )
-    path = Path(out) if out is not None else Path("runs") / run_name(chosen)
-    shown = progress or Silent()
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases = build_phases(chosen, prepared.parts)
     build_model(chosen, prepared.parts.train)
@@ -85,11 +152,8 @@ def train(
             scalars=_scalars(folder) if machine.tensorboard else None,
             unlabelled=unlabelled.dataset(prepared.parts.train, where) if unlabelled else None,
         )
-        # Every step seeds the global generator; the caller's own draws go on where they were.
-        with torch.random.fork_rng(devices=[]):
-            run_phases(phases, lambda: build_model(chosen, prepared.parts.train), job, allow_drift=allow_numeric_drift)
-        _judge(prepared, where, shown)
-    return prepared
+        labels = unlabelled.checksums if unlabelled else None
+        yield _Begun(run=prepared, phases=phases, job=job, unlabelled=labels)
 
 
 def _checksums(run: OpenRun) -> dict[str, str | None]:

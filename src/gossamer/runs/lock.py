@@ -15,34 +15,43 @@ from gossamer.runs.layout import RunFolder
 @contextmanager
 def writer(run: RunFolder) -> Generator[None]:
     """Hold the run's lock; raises RunError at once where another process holds it."""
+    with attempt(run) as held:
+        if not held:
+            raise RunError(
+                f"run folder {run.path}",
+                expected="a run that no process writes",
+                got=f"another process ({_holder(run)}) writes this run",
+                remedy="wait for it or stop it, or name another folder",
+            )
+        yield
+
+
+@contextmanager
+def attempt(run: RunFolder) -> Generator[bool]:
+    """Hold the run's lock unless another process does, and tell which: for those who would rather wait than fail."""
     with atomic.refusals_told(run.lock):
         descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(run, descriptor)
-        yield
+        yield _acquired(run, descriptor)
     finally:
         # The file stays: a lock on an unlinked file would exclude nobody who comes after.
         os.close(descriptor)
 
 
-def _acquire(run: RunFolder, descriptor: int) -> None:
+def _acquired(run: RunFolder, descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunError(
-            f"run folder {run.path}",
-            expected="a run that no process writes",
-            got=f"another process ({_holder(descriptor)}) writes this run",
-            remedy="wait for it or stop it, or name another folder",
-        ) from error
+    except BlockingIOError:
+        return False
     with atomic.refusals_told(run.lock):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+    return True
 
 
-def _holder(descriptor: int) -> str:
+def _holder(run: RunFolder) -> str:
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = json.loads(run.lock.read_bytes())
         return f"pid {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "pid not yet written"

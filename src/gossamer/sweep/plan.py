@@ -66,6 +66,7 @@ class _Found:
     phases: dict[str, PhaseNode] = field(default_factory=dict[str, PhaseNode])
     runs: dict[str, RunNode] = field(default_factory=dict[str, RunNode])
     parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
+    unlabelled: dict[str, Mapping[str, str] | None] = field(default_factory=dict[str, Mapping[str, str] | None])
 
 
 def plan(cases: Sequence[Case], data_dir: Path | None = None) -> Plan:
@@ -93,7 +94,7 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
     check(recipe)
     parts = _parts(found, recipe, data_dir)
     phases = build_phases(recipe, parts)
-    keys = phase_keys(recipe, phases, parts, _unlabelled(recipe, parts.train, data_dir))
+    keys = phase_keys(recipe, phases, parts, _unlabelled(found, recipe, parts.train, data_dir))
     for index, (key, phase) in enumerate(zip(keys, phases, strict=True)):
         before = found.phases.get(key)
         found.phases[key] = PhaseNode(
@@ -117,7 +118,11 @@ def _parts(found: _Found, recipe: Recipe, data_dir: Path | None) -> Parts:
     return found.parts[asked]
 
 
-def _unlabelled(recipe: Recipe, train: DataSet, data_dir: Path | None) -> Mapping[str, str] | None:
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as nowhere:
-        source = open_source(recipe, train, Path(nowhere), data_dir)
-        return None if source is None else source.checksums
+def _unlabelled(found: _Found, recipe: Recipe, train: DataSet, data_dir: Path | None) -> Mapping[str, str] | None:
+    """Return what identifies the pseudo-labelled images of a recipe, read once for all that ask for the same."""
+    asked = recipe.data.model_dump_json()
+    if asked not in found.unlabelled:
+        with tempfile.TemporaryDirectory(prefix="gossamer-") as nowhere:
+            source = open_source(recipe, train, Path(nowhere), data_dir)
+            found.unlabelled[asked] = None if source is None else source.checksums
+    return found.unlabelled[asked]

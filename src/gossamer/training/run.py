@@ -20,12 +20,18 @@ FINAL = "final"
 
 
 def run_phases(
-    phases: Sequence[Phase], make_model: Callable[[], nn.Module], job: Job, *, allow_drift: bool = False
+    phases: Sequence[Phase],
+    make_model: Callable[[], nn.Module],
+    job: Job,
+    *,
+    allow_drift: bool = False,
+    ships: bool = True,
 ) -> None:
     """Train every phase that is not done, and store what ships as the state `final`.
 
-    What ships is the last phase's best state where it selects one or a monitor went back to it, otherwise its end; in
-    both the average of weights where it keeps one.
+    ships: false for the first of a run's phases alone, whose states others go on from. What ships is the last phase's
+    best state where it selects one or a monitor went back to it, otherwise its end; in both the average of weights
+    where it keeps one.
     """
     _remove_leftovers(job)
     if job.run.state(FINAL).exists():
@@ -50,6 +56,8 @@ def run_phases(
             _train(scene, job, checkpoint)
         states.update(_stored(phase, job))
         job.offset += phase.epochs * count_steps(phase, job.data)
+    if not ships:
+        return
     atomic.copy(job.run.state(f"{phases[-1].name}.end"), job.run.state(FINAL))
     job.report_done()
 

@@ -1,6 +1,8 @@
 """How does a written network become something that Python can call? By the user's own compiler, in a private folder."""
 
+import contextlib
 import ctypes
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from gossamer.deploy.csource.emit import Written
 from gossamer.errors import DataError, RunError
-from gossamer.kernels.build import MISSING, compiler, native
+from gossamer.kernels.build import compiler, native
 
 OPTIMISE = ("-std=gnu99", "-O3", "-ffp-contract=fast")
 ABOUT = """#include "{name}.h"
@@ -23,6 +25,9 @@ long about_{name}(int what, int threads) {{
     return what < 4 ? numbers[what] : (long){upper}_ARENA_BYTES(threads);
 }}
 """
+
+
+REFUSED = "export it again, or name another gcc or clang in CC"
 
 
 class Compiled:
@@ -83,16 +88,25 @@ def compile_c(
     """
     name = written.source.stem
     with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+        # Copies: the compiler looks beside a source for whatever it includes, and finds these two alone.
+        source, _ = (Path(shutil.copy(part, folder)) for part in (written.source, written.header))
         about = Path(folder) / "about.c"
         about.write_text(ABOUT.format(name=name, upper=name.upper()), encoding="ascii")
         made = Path(folder) / f"{name}.so"
-        threads = ("-fopenmp",) if openmp else ()
-        include = ("-I", str(written.header.parent))
-        options = (*optimise, native(), *threads, "-shared", "-fPIC", *include, *flags)
-        compile_sources([written.source, about], made, options)
+        options = (*optimise, native(), "-shared", "-fPIC", *flags)
+        _compile([source, about], made, options, openmp=openmp)
         library = ctypes.CDLL(str(made))
     constants = None if written.blob is None else np.fromfile(written.blob, np.uint8)
     return Compiled(library, name, constants)
+
+
+def _compile(sources: Sequence[Path], made: Path, options: Sequence[str], *, openmp: bool) -> None:
+    """Compile with OpenMP where it is asked for and there is one; one thread otherwise."""
+    if openmp:
+        with contextlib.suppress(RunError):
+            compile_sources(sources, made, (*options, "-fopenmp"))
+            return
+    compile_sources(sources, made, options)
 
 
 def compile_sources(sources: Sequence[Path], made: Path, options: Sequence[str]) -> None:
@@ -101,7 +115,7 @@ def compile_sources(sources: Sequence[Path], made: Path, options: Sequence[str])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RunError("C compiler", expected="our C to compile", got="\n".join(lines[:5]), remedy=MISSING)
+        raise RunError("C compiler", expected="our C to compile", got="\n".join(lines[:5]), remedy=REFUSED)
 
 
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_long, "i": ctypes.c_int, "s": ctypes.c_size_t}
@@ -116,4 +130,9 @@ def _function(library: ctypes.CDLL, name: str, arguments: str, result: Any = cty
 
 def _check_code(code: int, subject: str) -> None:
     if code != 0:
-        raise RunError(subject, expected="code 0", got=f"code {code}", remedy="see what the header says of the codes")
+        raise RunError(
+            subject,
+            expected="code 0",
+            got=f"code {code}",
+            remedy="see what the header says of the code; a blob of code 3 is damaged: export it again",
+        )

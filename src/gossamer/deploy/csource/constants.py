@@ -152,7 +152,7 @@ def packed(data: bytes) -> bytes:
 
 def coded(weight: Floats, values: Values, name: str) -> Coded:
     """Return how the weight (out, fan-in) of a layer is stored. Raises DataError for weights that are not finite."""
-    if values == "float32" or (values == "signs" and not _one_magnitude(weight)):
+    if values == "float32" or (values == "signs" and not one_magnitude(weight)):
         return Coded(coding="floats", codes=weight, scales=np.ones(len(weight), np.float32))
     quantised = quantise(weight, values, layer=name)
     scales = np.zeros(len(weight), np.float32)
@@ -160,7 +160,7 @@ def coded(weight: Floats, values: Values, name: str) -> Coded:
     return Coded(coding="codes" if values == "int8" else "signs", codes=quantised.codes, scales=scales)
 
 
-def _one_magnitude(weight: Floats) -> bool:
+def one_magnitude(weight: Floats) -> bool:
     """Return whether all weights (out, fan-in) that an output channel keeps differ by their signs alone."""
     magnitudes = np.abs(weight)
     greatest = magnitudes.max(axis=1, initial=0.0, keepdims=True)

@@ -25,7 +25,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 UNITS: Mapping[str, int] = {"single": 1, "block": 8}
 SINGLES = 4
 """Images left over that are faster one by one than as a block with empty places."""
-WORTH_A_THREAD = 8_000_000
+WORTH_A_THREAD = 6_000_000
 """Multiply-adds of one image for which a further thread is worth waiting for at every layer."""
 MOST_THREADS = 1024
 LITERAL = 4095

@@ -41,7 +41,7 @@ int @NAME@_run(const float *in, float *out);
 /* n images, with @UPPER@_ARENA_BYTES(threads) bytes of working memory, at any address, and at most so many threads. */
 int @NAME@_run_threads(const float *in, float *out, long n, void *arena, int threads);
 
-/* The same with omp_get_max_threads() threads; with 1 where compiled without OpenMP. */
+/* The same with omp_get_max_threads() threads, for all of which the arena must be; with 1 without OpenMP. */
 int @NAME@_run_arena(const float *in, float *out, long n, void *arena);
 @SET_BLOB@
 #ifdef __cplusplus

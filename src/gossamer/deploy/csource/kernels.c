@@ -13,7 +13,8 @@
 #endif
 
 /* Floats of a vector; vectors of sums that the registers hold, and those of each of four channels of a dense layer. */
-#if defined(@UPPER@_SCALAR) || !defined(__GNUC__)
+#if defined(@UPPER@_SCALAR) || !defined(__GNUC__) || \
+    !(defined(__SSE__) || defined(__aarch64__) || defined(__ARM_NEON))
 enum { LANES = 1 };
 #define MOST 16
 #define SCALAR
@@ -552,7 +553,7 @@ static void pool_map(float *m, const pooled_t *step, long unit, long part, long 
                     for (long i = 0; i < unit; i++) {
                         const float value = from[u * unit + i];
                         if (step->mean) sums[i] += value;
-                        else sums[i] = sums[i] > value ? sums[i] : value;
+                        else if (value > sums[i] || value != value) sums[i] = value; /* not a number stays */
                     }
             }
             if (step->mean) {

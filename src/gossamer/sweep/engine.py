@@ -1,0 +1,57 @@
+"""What does a sweep ask of whoever runs its tasks? Slots, a way to hand one over, and a way to stop them all."""
+
+import traceback
+from dataclasses import dataclass
+from typing import Protocol
+
+from gossamer.errors import GossamerError
+from gossamer.sweep.tasks import Task, perform
+from gossamer.training.interruption import Interrupted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a task ended. message: what became of it, or what it said before it failed; again: whether it merely died."""
+
+    ok: bool
+    message: str
+    again: bool = False
+
+
+class Handle(Protocol):
+    """A task that was handed over."""
+
+    def ended(self) -> Ended | None:
+        """Return how it ended, None while it has not."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs tasks somewhere. slots: how many it takes at a time."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks it takes at a time."""
+        ...
+
+    def submit(self, task: Task) -> Handle:
+        """Hand a task over; raises RunError where it is not taken."""
+        ...
+
+    def stop(self) -> None:
+        """Ask all that runs to save its state and end, and wait for that a while."""
+        ...
+
+
+def attempt(task: Task) -> Ended:
+    """Do a task in this process, and return how it ended; what a worker calls, wherever it is."""
+    try:
+        return Ended(ok=True, message=perform(task))
+    except Interrupted as error:
+        return Ended(ok=False, message=str(error), again=True)
+    except GossamerError as error:
+        return Ended(ok=False, message=str(error))
+    # Whatever a user's code raises would be raised again.
+    except Exception as error:
+        traceback.print_exc()
+        return Ended(ok=False, message=f"{type(error).__name__}: {error}")

@@ -1,0 +1,156 @@
+"""Where do finished phases lie? Under their keys: states and metrics first, and last the record that they are whole."""
+
+import json
+import secrets
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gossamer.errors import RunError
+from gossamer.runs import RunFolder, atomic, metrics, records
+from gossamer.sweep.files import Files, files_at
+
+METRICS = "metrics.jsonl"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """One file of a phase: under which name it lies in the store, its size and its digest."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """A finished phase. states: by their names, such as train.epoch-8; seconds: that training took.
+
+    like: what an estimate of other phases may go by: data, network, objective, attack, method, phase; environment: the
+    machine and versions that trained it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    schema: str = "gossamer/phase/1"
+    key: str
+    phase: str
+    epochs: int
+    seconds: float
+    states: dict[str, StoredFile]
+    metrics: StoredFile
+    like: dict[str, str]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The finished phases of sweeps. root: a folder, or a URL that fsspec knows.
+
+    A phase is finished where its record lies, which is written after everything that it names; files of an attempt lie
+    under a name of its own. So whoever is killed leaves nothing that another takes for whole, and of two who finish one
+    phase the record of one counts, with that one's files.
+    """
+
+    root: str
+    files: Files = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", files_at(self.root))
+
+    def find(self, key: str, states: Iterable[str] = ()) -> PhaseRecord | None:
+        """Return the record of a finished phase that has all of these states, None where there is none.
+
+        Raises RunError for a record that is damaged.
+        """
+        name = f"phases/{key}/{RECORD}"
+        data = self.files.read(name)
+        if data is None:
+            return None
+        record = records.from_json(PhaseRecord, _json(data, name), subject=f"{self.root}, {name}")
+        return record if set(states) <= set(record.states) else None
+
+    def keys(self) -> list[str]:
+        """Return the keys of all phases that someone has begun to store."""
+        return self.files.folders("phases")
+
+    def publish(self, key: str, phase: str, run: RunFolder, *, like: Mapping[str, str]) -> PhaseRecord:
+        """Store what a phase gave in a run folder, and return its record; raises RunError where the store refuses."""
+        attempt = f"phases/{key}/{secrets.token_hex(4)}"
+        try:
+            return self._published(attempt, key, phase, run, like)
+        except BaseException:
+            # What is half there would only fill a disk that is full already.
+            self.files.remove(attempt)
+            raise
+
+    def _published(self, attempt: str, key: str, phase: str, run: RunFolder, like: Mapping[str, str]) -> PhaseRecord:
+        states = sorted(run.states.glob(f"{phase}.*.safetensors"))
+        lines = [line for line in metrics.read(run) if line["phase"] == phase]
+        stored = {path.stem: self._put(path, f"{attempt}/{path.name}") for path in states}
+        record = PhaseRecord(
+            key=key,
+            phase=phase,
+            epochs=len(lines),
+            seconds=float(sum(line["seconds"] for line in lines)),
+            states=stored,
+            metrics=self._put_lines(lines, f"{attempt}/{METRICS}"),
+            like=dict(like),
+            environment=atomic.read_json(run.env),
+        )
+        self.files.write(f"phases/{key}/{RECORD}", json.dumps(records.to_json(record), indent=1).encode())
+        return record
+
+    def fetch(self, record: PhaseRecord, run: RunFolder) -> None:
+        """Copy the states of a phase into a run folder; raises RunError for one that is missing or damaged."""
+        for state, stored in record.states.items():
+            target = run.state(state)
+            if not target.exists():
+                self._get(stored, target)
+
+    def lines(self, record: PhaseRecord) -> list[dict[str, Any]]:
+        """Return the metrics of a phase, a line an epoch; raises RunError where they are missing or damaged."""
+        with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+            path = Path(folder) / METRICS
+            self._get(record.metrics, path)
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def _put(self, path: Path, name: str) -> StoredFile:
+        self.files.put(path, name)
+        return StoredFile(name=name, bytes=path.stat().st_size, sha256=atomic.sha256(path))
+
+    def _put_lines(self, lines: list[dict[str, Any]], name: str) -> StoredFile:
+        with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+            path = Path(folder) / METRICS
+            path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+            return self._put(path, name)
+
+    def _get(self, stored: StoredFile, target: Path) -> None:
+        fetched = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        atomic.make_directory(target.parent)
+        try:
+            self.files.get(stored.name, fetched)
+            if atomic.sha256(fetched) != stored.sha256:
+                raise RunError(
+                    f"{self.root}, {stored.name}",
+                    expected=f"{stored.bytes:,} bytes as they were stored",
+                    got=f"{fetched.stat().st_size:,} others",
+                    remedy=f"remove phases/{stored.name.split('/')[1]} from the store: it is trained again",
+                )
+            fetched.replace(target)
+        finally:
+            fetched.unlink(missing_ok=True)
+
+
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise RunError(
+            name, expected="a record in JSON", got=str(error), remedy="remove it: the phase is trained again"
+        ) from error

@@ -1,0 +1,265 @@
+"""What is one piece of work? A phase to train or a run to put together, done by whoever gets it, once."""
+
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from gossamer.errors import RunError
+from gossamer.recipe.load import load_recipe, validate
+from gossamer.recipe.schema import Recipe
+from gossamer.recipe.train import train, train_one
+from gossamer.runs import RunFolder, atomic, lock, records, status
+from gossamer.sweep.files import LocalFiles
+from gossamer.sweep.plan import PhaseNode, RunNode
+from gossamer.sweep.store import PhaseRecord, Store
+from gossamer.training.job import now
+from gossamer.training.phases import epoch_state
+from gossamer.training.run import FINAL
+
+POLL = 2.0
+"""Seconds after which one who waits for another looks again."""
+
+# What a run's folder holds for itself alone while it is made.
+_PRIVATE = {"checkpoints", "partial", "lock", "last.json"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One piece of work, in values that can be sent anywhere.
+
+    kind: train the phase of key `key`, or put the run of name `key` together; recipe: its values; index, phase: of its
+    phases the last one that is needed, and that one's name; parents: the keys of those before it, or of all phases of a
+    run; publish: epochs whose states are asked for; root: of the store.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    kind: Literal["phase", "run"]
+    key: str
+    recipe: Mapping[str, Any]
+    index: int
+    phase: str
+    parents: tuple[str, ...]
+    publish: tuple[int, ...]
+    root: str
+    data_dir: str | None
+
+    @property
+    def id(self) -> str:
+        """What tells tasks apart."""
+        return f"{self.kind}-{self.key}"
+
+    @property
+    def states(self) -> list[str]:
+        """The states that a phase has to give."""
+        return [f"{self.phase}.end", *(epoch_state(self.phase, epoch) for epoch in self.publish)]
+
+
+def phase_task(node: PhaseNode, root: str, data_dir: Path | None = None) -> Task:
+    """Return the task of training a phase."""
+    return Task(
+        kind="phase",
+        key=node.key,
+        recipe=node.recipe.model_dump(mode="json"),
+        index=node.index,
+        phase=node.name,
+        parents=node.parents,
+        publish=node.publish,
+        root=root,
+        data_dir=None if data_dir is None else str(data_dir),
+    )
+
+
+def run_task(node: RunNode, root: str, data_dir: Path | None = None) -> Task:
+    """Return the task of putting a run together and evaluating it."""
+    return Task(
+        kind="run",
+        key=node.name,
+        recipe=node.recipe.model_dump(mode="json"),
+        index=len(node.phases) - 1,
+        phase="",
+        parents=node.phases,
+        publish=(),
+        root=root,
+        data_dir=None if data_dir is None else str(data_dir),
+    )
+
+
+def is_done(task: Task) -> bool:
+    """Tell whether a task's outcome lies in the store; raises RunError for a damaged record."""
+    store = Store(task.root)
+    if task.kind == "phase":
+        return store.find(task.key, task.states) is not None
+    # A run is named after its recipe: of other data, or another version, it is made of other phases.
+    return _standing(store, task.key) == {"phases": list(task.parents), "done": True}
+
+
+def perform(task: Task) -> str:
+    """Do a task unless it is done, and return what became of it.
+
+    Called again after a kill it goes on from the last checkpoint, where the store is a folder. Who finds another at the
+    same task waits for it. Raises what training and the store raise.
+    """
+    if is_done(task):
+        return "was done"
+    with _workplace(task) as folder:
+        if folder is None or is_done(task):
+            return "another did it"
+        if task.kind == "phase":
+            _train(task, folder)
+        else:
+            _put_together(task, folder)
+    return "done"
+
+
+@contextmanager
+def _workplace(task: Task) -> Generator[RunFolder | None]:
+    """Hold the one right to do a task, and give the folder to do it in; None: another did it meanwhile."""
+    files = Store(task.root).files
+    if not isinstance(files, LocalFiles):
+        # Nobody else sees this folder, and nobody can be kept from doing the same: the record of one will count.
+        with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+            yield RunFolder(Path(folder) / task.key)
+        return
+    held = RunFolder(files.root / "locks" / task.id)
+    atomic.make_directory(held.path)
+    while True:
+        with lock.attempt(held) as mine:
+            if mine or is_done(task):
+                place = files.root / ("work" if task.kind == "phase" else "runs") / task.key
+                yield RunFolder(place) if mine else None
+                return
+        time.sleep(POLL)
+
+
+def _train(task: Task, folder: RunFolder) -> None:
+    store = Store(task.root)
+    # The store keeps one record a phase: it must not lose epochs that another sweep asked for.
+    before = store.find(task.key)
+    kept = () if before is None else published(before)
+    publish = tuple(sorted({*task.publish, *kept}))
+    resumed = folder.recipe.exists()
+    recipe = _train_in(store, task, folder, publish)
+    if resumed and _missing(task, folder):
+        # It was begun when fewer epochs were asked for, and went past some of these.
+        _discard(folder)
+        recipe = _train_in(store, task, folder, publish)
+    if missing := _missing(task, folder):
+        raise RunError(
+            f"phase {task.phase}",
+            expected=f"the states {', '.join(missing)}",
+            got="a training that ended before",
+            remedy="ask for earlier epochs, or let no monitor stop it",
+        )
+    store.publish(task.key, task.phase, folder, like=like(recipe, task.phase))
+    _discard(folder)
+
+
+def _train_in(store: Store, task: Task, folder: RunFolder, publish: tuple[int, ...]) -> Recipe:
+    """Train in a folder, and return the recipe: whoever began may have had another that holds this phase."""
+    _fetch(store, task, folder)
+    recipe = load_recipe(folder.recipe) if folder.recipe.exists() else validate(task.recipe)
+    train_one(recipe, task.index, folder.path, key=task.key, publish=publish, data_dir=_data_dir(task))
+    return recipe
+
+
+def _missing(task: Task, folder: RunFolder) -> list[str]:
+    return [state for state in task.states if not folder.state(state).exists()]
+
+
+def _discard(folder: RunFolder) -> None:
+    """Remove a folder whole: half of one would be taken for a run that lost its recipe."""
+    if folder.path.exists():
+        trash = folder.path.with_name(f".{folder.path.name}.{secrets.token_hex(4)}.trash")
+        folder.path.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def _put_together(task: Task, folder: RunFolder) -> None:
+    """Make a run folder of what its phases gave, as if one process had trained it, and evaluate it."""
+    store = Store(task.root)
+    phases = list(task.parents)
+    if (begun := _standing(store, task.key)) is not None and begun["phases"] != phases:
+        _discard(folder)
+    _stand(store, task.key, {"phases": phases, "done": False})
+    found = _fetch(store, task, folder)
+    if not folder.recipe.exists():
+        lines = [line for record in found for line in store.lines(record)]
+        atomic.copy(folder.state(f"{found[-1].phase}.end"), folder.state(FINAL))
+        atomic.write_text(folder.metrics, "".join(f"{json.dumps(line)}\n" for line in lines))
+        status.write(folder, _status(found, lines))
+    train(validate(task.recipe), out=folder.path, data_dir=_data_dir(task), allow_numeric_drift=True)
+    files = store.files
+    if not isinstance(files, LocalFiles):
+        for path in sorted(folder.path.rglob("*")):
+            name = path.relative_to(folder.path)
+            if path.is_file() and name.parts[0] not in _PRIVATE:
+                files.put(path, f"runs/{task.key}/{name.as_posix()}")
+    _stand(store, task.key, {"phases": phases, "done": True})
+
+
+def _standing(store: Store, run: str) -> dict[str, Any] | None:
+    """Return of which phases a run is made, and whether it is done; None where nobody began it."""
+    data = store.files.read(f"standing/{run}.json")
+    return None if data is None else json.loads(data)
+
+
+def _stand(store: Store, run: str, standing: Mapping[str, Any]) -> None:
+    store.files.write(f"standing/{run}.json", json.dumps(standing).encode())
+
+
+def _status(found: Sequence[PhaseRecord], lines: Sequence[Mapping[str, Any]]) -> status.Status:
+    last = found[-1]
+    return status.Status(
+        state="done",
+        phase=last.phase,
+        epoch=last.epochs,
+        step=int(lines[-1]["step"]) if lines else 0,
+        message="put together from the phases of a sweep",
+        started=now(),
+        updated=now(),
+        seconds_trained=sum(record.seconds for record in found),
+    )
+
+
+def _fetch(store: Store, task: Task, folder: RunFolder) -> list[PhaseRecord]:
+    """Bring the states of the phases before, or of all phases of a run; raises RunError where one is not done."""
+    found: list[PhaseRecord] = []
+    for key in task.parents:
+        record = store.find(key)
+        if record is None:
+            raise RunError(
+                f"{task.id}", expected="the phases before it", got=f"no record of {key}", remedy="run the sweep again"
+            )
+        store.fetch(record, folder)
+        found.append(record)
+    return found
+
+
+def like(recipe: Recipe, phase: str) -> dict[str, str]:
+    """Return what an estimate of how long an epoch takes may go by."""
+    return {
+        "data": f"{recipe.data.name}, {recipe.data.train_n or 'all'}",
+        "model": recipe.model.model_dump_json(),
+        "objective": recipe.objective.name,
+        "attack": recipe.attack.model_dump_json(),
+        "method": recipe.method.name,
+        "phase": phase,
+    }
+
+
+def published(record: PhaseRecord) -> list[int]:
+    """Return the epochs whose states a finished phase gave."""
+    head = f"{record.phase}.epoch-"
+    return sorted(int(name.removeprefix(head)) for name in record.states if name.startswith(head))
+
+
+def _data_dir(task: Task) -> Path | None:
+    return None if task.data_dir is None else Path(task.data_dir)

@@ -1,0 +1,192 @@
+"""The driver hands over what is ready, replaces workers that die, and keeps back only what comes after a failure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gossamer.errors import ConfigError
+from gossamer.recipe.load import load_recipe
+from gossamer.sweep import drive as room
+from gossamer.sweep.drive import drive
+from gossamer.sweep.engine import Ended
+from gossamer.sweep.plan import PhaseNode, Plan, RunNode
+from gossamer.sweep.tasks import Task
+
+RECIPE = load_recipe("random/digits-90")
+DONE, DIED, FAILED = (
+    Ended(ok=True, message="done"),
+    Ended(ok=False, message="killed", again=True),
+    Ended(ok=False, message="no"),
+)
+
+
+def graph(parents: Sequence[Sequence[int]]) -> Plan:
+    """Return a plan whose phases have these parents, and a run for each phase that ends there."""
+    nodes = {
+        str(number): PhaseNode(
+            key=str(number),
+            name="train",
+            index=len(before),
+            recipe=RECIPE,
+            epochs=1,
+            parents=tuple(map(str, before)),
+            publish=(),
+            used_by=1,
+        )
+        for number, before in enumerate(parents)
+    }
+    runs = tuple(
+        RunNode(name=f"r{key}", recipe=RECIPE, phases=(*node.parents, key), labels=({},)) for key, node in nodes.items()
+    )
+    return Plan(phases=nodes, runs=runs)
+
+
+@dataclass
+class Hands:
+    """An engine that ends tasks as it is told, some polls later."""
+
+    outcome: Callable[[Task, int], Ended | BaseException]
+    slots: int = 2
+    finished: set[str] = field(default_factory=set[str])
+    log: list[str] = field(default_factory=list[str])
+    most: int = 0
+    running: int = 0
+    stopped: bool = False
+
+    def submit(self, task: Task) -> Any:
+        needs = {f"phase-{key}" for key in task.parents}
+        assert needs <= self.finished, (task.id, self.finished)
+        self.log.append(task.id)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        return _Handle(self, task, self.log.count(task.id))
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@dataclass
+class _Handle:
+    hands: Hands
+    task: Task
+    attempt: int
+    polls: int = 2
+
+    def ended(self) -> Ended | None:
+        self.polls -= 1
+        if self.polls:
+            return None
+        self.hands.running -= 1
+        found = self.hands.outcome(self.task, self.attempt)
+        if isinstance(found, BaseException):
+            raise found
+        if found.ok:
+            self.hands.finished.add(self.task.id)
+            STORED.add(self.task.id)
+        return found
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PAUSE", 0.0)
+    monkeypatch.setattr(room, "is_done", lambda task: task.id in STORED)
+    STORED.clear()
+
+
+STORED: set[str] = set()
+"""What lies in the store."""
+
+
+def told(_line: str) -> None:
+    """Say nothing."""
+
+
+DIAMOND = ((), (0,), (0,), (0, 1), (0, 2))
+
+
+def test_everything_is_done_once_and_after_its_parents(tmp_path: Path):
+    hands = Hands(lambda _task, _attempt: DONE)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
+    assert outcome.complete
+    assert sorted(hands.log) == sorted(set(hands.log)) == sorted(outcome.done)
+    assert len(hands.log) == 10
+    assert hands.most == 2
+
+
+def test_a_worker_that_dies_is_replaced_and_not_for_ever(tmp_path: Path):
+    hands = Hands(lambda task, attempt: DIED if task.id == "phase-1" and attempt < 3 else DONE)
+    assert drive(graph(DIAMOND), str(tmp_path), hands, tell=told).complete
+    assert hands.log.count("phase-1") == 3
+    STORED.clear()
+    hands = Hands(lambda task, _attempt: DIED if task.id == "phase-1" else DONE)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, attempts=2, tell=told)
+    assert hands.log.count("phase-1") == 2
+    assert dict(outcome.failed) == {"phase-1": "killed"}
+    assert set(outcome.blocked) == {"phase-3", "run-r1", "run-r3"}
+    assert set(outcome.done) == {"phase-0", "phase-2", "phase-4", "run-r0", "run-r2", "run-r4"}
+
+
+def test_a_worker_whose_work_is_nowhere_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "is_done", lambda _task: False)
+    outcome = drive(graph(DIAMOND), str(tmp_path), Hands(lambda _task, _attempt: DONE), tell=told)
+    assert list(outcome.failed) == ["phase-0"]
+    assert "does its worker reach the same store?" in outcome.failed["phase-0"]
+
+
+def test_a_failure_is_not_tried_again(tmp_path: Path):
+    hands = Hands(lambda task, _attempt: FAILED if task.id == "phase-0" else DONE)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
+    assert hands.log == ["phase-0"]
+    assert len(outcome.blocked) == 9
+    assert not outcome.complete
+
+
+def test_an_interrupt_stops_the_workers_and_goes_on(tmp_path: Path):
+    hands = Hands(lambda task, _attempt: KeyboardInterrupt() if task.id == "phase-1" else DONE)
+    with pytest.raises(KeyboardInterrupt):
+        drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
+    assert hands.stopped
+
+
+def test_no_attempts_are_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="--attempts"):
+        drive(graph(DIAMOND), str(tmp_path), Hands(lambda _task, _attempt: DONE), attempts=0)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[list[int]]:
+    parents: list[list[int]] = []
+    for number in range(draw(st.integers(1, 8))):
+        before = draw(st.none() | st.integers(0, number - 1)) if number else None
+        parents.append([] if before is None else [*parents[before], before])
+    return parents
+
+
+@given(parents=graphs(), bad=st.sets(st.integers(0, 7)), deaths=st.integers(0, 2), slots=st.integers(1, 4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_does_not_come_after_a_failure_is_done(
+    parents: list[list[int]], bad: set[int], deaths: int, slots: int, tmp_path: Path
+):
+    def outcome(task: Task, attempt: int) -> Ended:
+        if attempt <= deaths:
+            return DIED
+        return FAILED if task.kind == "phase" and int(task.key) in bad else DONE
+
+    STORED.clear()
+    hands = Hands(outcome, slots=slots)
+    ended = drive(graph(parents), str(tmp_path), hands, tell=told)
+    whole = {number for number, before in enumerate(parents) if not bad & {number, *before}}
+    expected = {f"phase-{number}" for number in whole} | {f"run-r{number}" for number in whole}
+    assert set(ended.done) == expected
+    assert set(ended.failed) == {
+        f"phase-{number}" for number, before in enumerate(parents) if number in bad and not bad & set(before)
+    }
+    assert set(ended.done) | set(ended.failed) | set(ended.blocked) == {
+        name for number in range(len(parents)) for name in (f"phase-{number}", f"run-r{number}")
+    }
+    assert hands.most <= slots

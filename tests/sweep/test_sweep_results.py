@@ -1,0 +1,99 @@
+"""One table of a sweep: a row a case, a column an axis, and what every run reached."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gossamer.errors import ConfigError
+from gossamer.recipe.load import run_name
+from gossamer.recipe.train import train
+from gossamer.sweep.results import Results, read_results
+from gossamer.sweep.spec import expand, load_sweep
+
+SWEEP: dict[str, Any] = {
+    "base": {
+        "data": {"name": "digits", "train_n": 200},
+        "model": {"name": "digits-cnn"},
+        "threat": "linf:0.15",
+        "method": {"name": "random", "density": 0.1},
+        "training": {"epochs": 1},
+        "evaluation": [{"attack": "fgsm", "n": 50}, {"attack": "fgsm", "n": 20, "eps": [0.1]}],
+        "machine": {"threads": 1},
+    },
+    "axes": {"density": {"field": "method.density", "values": [0.5, 0.1]}, "seed": {"seeds": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    root = tmp_path_factory.mktemp("store")
+    for case in expand(load_sweep(SWEEP))[:3]:
+        train(case.recipe, out=root / "runs" / run_name(case.recipe))
+    return read_results(SWEEP, root)
+
+
+def test_every_case_has_a_row_and_every_axis_a_column(table: Results):
+    assert table.axes == ["density", "seed"]
+    assert [(row["density"], row["seed"], row["done"]) for row in table] == [
+        (0.5, 0, True),
+        (0.5, 1, True),
+        (0.1, 0, True),
+        (0.1, 1, False),
+    ]
+
+
+def test_densities_and_accuracies_are_those_of_the_runs(table: Results):
+    first, *_, missing = table
+    assert first["measured density"] == pytest.approx(0.5, abs=0.001)
+    assert first["nonzero"] == pytest.approx(0.5 * 58656, abs=3)
+    assert first["n"] == 50
+    assert 0.0 <= first["fgsm linf:0.15"] <= first["clean"] <= 1.0  # pyright: ignore[reportOperatorIssue]
+    assert (first["fgsm linf:0.15, n"], first["fgsm linf:0.1, n"]) == (50, 20)
+    assert "clean" not in missing
+
+
+def test_tables_go_to_other_tools(table: Results, tmp_path: Path):
+    text = table.to_csv(tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["seed"] for row in rows] == ["0", "1", "0", "1"]
+    assert float(rows[0]["clean"]) == table.column("clean")[0]
+    assert rows[3]["clean"] == ""
+    with pytest.raises(ConfigError, match="column"):
+        table.column("colour")
+
+
+def test_parquet_keeps_the_table(table: Results, tmp_path: Path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table.to_parquet(tmp_path / "table.parquet")
+    read = parquet.read_table(tmp_path / "table.parquet").to_pydict()
+    assert list(read) == list(table.columns)
+    assert read["clean"] == table.column("clean")
+
+
+def test_xarray_has_a_dimension_an_axis(table: Results):
+    pytest.importorskip("xarray")
+    cube = table.to_xarray()
+    assert dict(cube.sizes) == {"density": 2, "seed": 2}
+    assert float(cube["clean"].sel(density=0.5, seed=1)) == table.column("clean")[1]
+    assert np.isnan(float(cube["clean"].sel(density=0.1, seed=1)))
+
+
+def test_an_axis_called_like_a_measure_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="other names than what is measured, got clean"):
+        read_results({**SWEEP, "axes": {"clean": {"seeds": 1}}}, tmp_path)
+
+
+def test_a_package_that_is_missing_is_named(table: Results, monkeypatch: pytest.MonkeyPatch):
+    import importlib  # noqa: PLC0415
+
+    def refuse(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(ConfigError, match=r"gossamer\[table\]"):
+        table.to_xarray()

@@ -1,0 +1,257 @@
+"""Phases are trained once, by whoever gets them, and what is put together of them is what one process trains."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gossamer.errors import RunError
+from gossamer.recipe.load import validate
+from gossamer.recipe.open import open_run
+from gossamer.recipe.train import train
+from gossamer.runs import RunFolder, atomic, lock, metrics
+from gossamer.sweep import tasks as room
+from gossamer.sweep.plan import Plan, plan
+from gossamer.sweep.spec import expand, load_sweep
+from gossamer.sweep.store import Store
+from gossamer.sweep.tasks import is_done, perform, phase_task, run_task
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "data": {"name": "digits", "train_n": 200},
+    "model": {"name": "digits-cnn"},
+    "threat": "linf:0.15",
+    "objective": {"name": "adversarial"},
+    "attack": {"steps": 1},
+    "method": {"name": "rewinding", "density": 0.5, "rewind_epoch": 1},
+    "training": {"epochs": 3, "batch_size": 64},
+    "evaluation": [{"attack": "fgsm", "n": 50}],
+    "machine": {"threads": 1, "checkpoint_seconds": 0},
+}
+
+
+def planned(**axes: Any) -> Plan:
+    chosen = axes or {"density": {"field": "method.density", "values": [0.5, 0.1]}}
+    return plan(expand(load_sweep({"base": BASE, "axes": chosen})))
+
+
+def done_all(graph: Plan, root: Path) -> None:
+    for node in graph.phases.values():
+        perform(phase_task(node, str(root)))
+    for run in graph.runs:
+        perform(run_task(run, str(root)))
+
+
+def stored(path: Path) -> dict[str, torch.Tensor]:
+    return atomic.read_safetensors(path)
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_of_shared_phases_is_the_run_of_one_process(tmp_path: Path):
+    graph = planned()
+    done_all(graph, tmp_path)
+    assert len(graph.phases) == 3
+    for run in graph.runs:
+        alone = train(run.recipe, out=tmp_path / f"alone-{run.name}")
+        shared = open_run(tmp_path / "runs" / run.name)
+        for path in sorted(alone.folder.states.glob("*.safetensors")):
+            assert equal(stored(path), stored(shared.folder.states / path.name)), path.name
+        ignored = {"seconds", "seconds_left", "images_per_second"}
+        lines = [
+            [{key: value for key, value in line.items() if key not in ignored} for line in metrics.read(each.folder)]
+            for each in (alone, shared)
+        ]
+        assert lines[0] == lines[1]
+        assert [path.name for path in sorted(alone.folder.results.iterdir())] == [
+            path.name for path in sorted(shared.folder.results.iterdir())
+        ]
+        for path in alone.folder.results.glob("fgsm*.json"):
+            other = atomic.read_json(shared.folder.results / path.name)
+            assert atomic.read_json(path)["attacks"][0]["robust"] == other["attacks"][0]["robust"]
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    graph = planned()
+    done_all(graph, tmp_path)
+    monkeypatch.setattr(room, "train_one", None)
+    monkeypatch.setattr(room, "train", None)
+    done_all(graph, tmp_path)
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+
+
+def test_an_epoch_that_nobody_published_is_trained_again(tmp_path: Path):
+    first = next(iter(planned().phases.values()))
+    perform(phase_task(first, str(tmp_path)))
+    later = replace(first, publish=(1, 2))
+    assert is_done(phase_task(first, str(tmp_path)))
+    assert not is_done(phase_task(later, str(tmp_path)))
+    perform(phase_task(later, str(tmp_path)))
+    assert is_done(phase_task(later, str(tmp_path)))
+    record = Store(str(tmp_path)).find(first.key)
+    assert record is not None
+    assert {"train.end", "train.epoch-1", "train.epoch-2"} <= set(record.states)
+
+
+def test_a_phase_goes_on_where_a_killed_worker_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    graph = planned()
+    node = next(iter(graph.phases.values()))
+    task = phase_task(node, str(tmp_path / "whole"))
+    perform(task)
+    broken = replace(task, root=str(tmp_path / "broken"))
+    from gossamer.training import loop  # noqa: PLC0415
+
+    before, steps = loop.train_step, iter(range(6))
+
+    def dying(*given: Any, **named: Any) -> Any:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return before(*given, **named)
+
+    monkeypatch.setattr(loop, "train_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        perform(broken)
+    assert not is_done(broken)
+    assert (tmp_path / "broken" / "work" / node.key / "last.json").exists()
+    monkeypatch.setattr(loop, "train_step", before)
+    perform(broken)
+    records = [Store(each.root).find(node.key) for each in (task, broken)]
+    assert records[0] is not None
+    assert records[1] is not None
+    whole, resumed = (
+        {name: stored(Path(root) / file.name) for name, file in record.states.items()}
+        for root, record in zip((task.root, broken.root), records, strict=True)
+        if record
+    )
+    assert whole.keys() == resumed.keys()
+    assert all(equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_half_a_phase_is_never_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    node = next(iter(planned().phases.values()))
+    task = phase_task(node, str(tmp_path))
+    monkeypatch.setattr(Store, "_put_lines", _full_disk)
+    with pytest.raises(RunError, match="disk is full"):
+        perform(task)
+    assert not is_done(task)
+    assert not list((tmp_path / "phases" / node.key).glob("*"))
+    monkeypatch.undo()
+    assert perform(task) == "done"
+
+
+def _full_disk(*_given: Any) -> Any:
+    raise RunError("store", expected="room", got="none", remedy="disk is full")
+
+
+def test_one_waits_while_another_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    node = next(iter(planned().phases.values()))
+    task = phase_task(node, str(tmp_path))
+    held = RunFolder(tmp_path / "locks" / task.id)
+    atomic.make_directory(held.path)
+    waited: list[float] = []
+
+    def finish(seconds: float) -> None:
+        waited.append(seconds)
+        other = replace(task, root=str(tmp_path / "elsewhere"))
+        perform(other)
+        shutil.copytree(tmp_path / "elsewhere" / "phases", tmp_path / "phases")
+
+    monkeypatch.setattr(room.time, "sleep", finish)
+    with lock.attempt(held) as mine:
+        assert mine
+        assert perform(task) == "another did it"
+    assert waited == [room.POLL]
+
+
+def test_damage_in_the_store_is_told(tmp_path: Path):
+    graph = planned()
+    dense, sparse, *_ = graph.phases.values()
+    perform(phase_task(dense, str(tmp_path)))
+    record = Store(str(tmp_path)).find(dense.key)
+    assert record is not None
+    path = tmp_path / record.states["train.end"].name
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(RunError, match="as they were stored"):
+        perform(phase_task(sparse, str(tmp_path)))
+    (tmp_path / "phases" / dense.key / "record.json").write_text("{")
+    with pytest.raises(RunError, match="a record in JSON"):
+        is_done(phase_task(dense, str(tmp_path)))
+
+
+def test_epochs_that_another_sweep_asked_for_stay(tmp_path: Path):
+    node = next(iter(planned().phases.values()))
+    for epoch in (1, 2):
+        perform(phase_task(replace(node, publish=(epoch,)), str(tmp_path)))
+    record = Store(str(tmp_path)).find(node.key)
+    assert record is not None
+    assert room.published(record) == [1, 2]
+
+
+def test_an_epoch_that_training_never_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    node = next(iter(planned().phases.values()))
+    task = replace(phase_task(node, str(tmp_path)), publish=(7,))
+    with pytest.raises(RunError, match=r"expected the states train\.epoch-7, got a training that ended before"):
+        perform(task)
+
+
+def test_a_run_of_other_phases_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    graph = planned(seed={"seeds": 1})
+    done_all(graph, tmp_path)
+    monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {"gossamer.losses": 2})
+    later = planned(seed={"seeds": 1})
+    (before,), (after,) = graph.runs, later.runs
+    assert before.name == after.name
+    assert not is_done(run_task(after, str(tmp_path)))
+    done_all(later, tmp_path)
+    assert is_done(run_task(after, str(tmp_path)))
+    assert not is_done(run_task(before, str(tmp_path)))
+
+
+def test_a_machine_that_would_train_something_else_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    task = phase_task(next(iter(planned().phases.values())), str(tmp_path))
+    monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {"gossamer.data.augment": 2})
+    with pytest.raises(RunError, match="the phase that was planned"):
+        perform(task)
+
+
+def test_a_phase_waits_for_its_parents(tmp_path: Path):
+    _, sparse, *_ = planned().phases.values()
+    with pytest.raises(RunError, match="the phases before it"):
+        perform(phase_task(sparse, str(tmp_path)))
+
+
+def test_a_store_may_be_a_url(tmp_path: Path):
+    graph = planned(seed={"seeds": 1})
+    root = f"memory://{tmp_path.name}/bucket"
+    for task in [phase_task(node, root) for node in graph.phases.values()]:
+        assert perform(task) == "done"
+    (run,) = graph.runs
+    assert perform(run_task(run, root)) == "done"
+    assert is_done(run_task(run, root))
+    files = Store(root).files
+    for name in ("recipe.yaml", "states/final.safetensors", "results/network.json"):
+        assert files.read(f"runs/{run.name}/{name}"), name
+    assert files.read(f"runs/{run.name}/lock") is None
+    assert len(Store(root).keys()) == 2
+
+
+def test_tasks_survive_being_written_down(tmp_path: Path):
+    from gossamer.sweep.work import read_task, write_task  # noqa: PLC0415
+
+    graph = planned()
+    for task in [phase_task(node, "root", tmp_path) for node in graph.phases.values()]:
+        write_task(task, tmp_path / "task.json")
+        read = read_task(tmp_path / "task.json")
+        assert (read.id, read.parents, read.publish, read.data_dir) == (
+            task.id,
+            task.parents,
+            task.publish,
+            task.data_dir,
+        )
+        assert validate(read.recipe) == validate(task.recipe)
