@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from shipped import images, small
+from torch import nn
 
 from gossamer.deploy import torch_program
 from gossamer.deploy.about import about_path, read_about
@@ -14,7 +15,7 @@ from gossamer.deploy.artifact import open_artifact
 from gossamer.deploy.export import KINDS, default_name, export
 from gossamer.deploy.parity import EXACT, parity
 from gossamer.deploy.sparse_header import Network
-from gossamer.errors import ConfigError, DataError
+from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.kernels.build import COMPILERS, compiler
 from gossamer.models.digits import digits_cnn
 
@@ -184,6 +185,65 @@ def test_values_and_blob_are_those_of_the_kind(tmp_path: Path):
     with pytest.raises(ConfigError, match="one of sparse, c, c-int8"):
         export(small(), images(1), "tflite", tmp_path / "net")
     assert not list(tmp_path.iterdir())
+
+
+def signed(weight: torch.Tensor) -> torch.Tensor:
+    """Return weights of one magnitude, a tenth of them kept."""
+    kept = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    return weight.sign() * kept * 0.5
+
+
+def test_c_keeps_signs_where_all_weights_are_signs(tmp_path: Path):
+    binary = small()
+    with torch.no_grad():
+        for module in binary.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight.copy_(signed(module.weight))
+    path = export(binary, images(2), "c", tmp_path / "signs").path
+    about = read_about(path)
+    assert about is not None
+    assert about.values == "signs"
+    used = path.read_text().partition("#if")[0]
+    assert "#define USE_SPARSE_SIGNS" in used
+    assert "FLOATS" not in used
+    about = read_about(export(small(), images(2), "c", tmp_path / "floats").path)
+    assert about is not None
+    assert about.values == "float32"
+
+
+def test_signs_of_a_network_that_has_none_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="one magnitude in each output channel of some layer"):
+        export(small(), images(2), "c", tmp_path / "net", values="signs")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_rounds_weights_says_how_far_it_is_off(tmp_path: Path):
+    for kind, values in (("sparse", "int8"), ("sparse", "float16"), ("c-int8", None)):
+        about = export(small(), images(2), kind, tmp_path / f"net_{values}_{kind[0]}", values=values).about
+        assert any("logits off by" in remark for remark in about.remarks), kind
+
+
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler here")
+def test_nothing_that_lies_beside_a_c_file_gets_into_it(tmp_path: Path):
+    path = export(small(), images(2), "c", tmp_path / "net").path
+    for header in ("math.h", "stdint.h", "string.h"):
+        (tmp_path / header).write_text("#error foreign\n")
+    path.with_suffix(".blob").write_bytes(b"foreign")
+    opened = open_artifact(path, trust=True)
+    assert parity(small(), opened.model, images(4)).error < EXACT
+
+
+def test_a_foreign_c_file_is_told(tmp_path: Path):
+    (tmp_path / "net.c").write_text("int net(void) { return 0; }\n")
+    (tmp_path / "net.h").write_text("")
+    with pytest.raises((DataError, RunError), match=r"net|compile"):
+        open_artifact(tmp_path / "net.c", trust=True)
+
+
+def test_a_blob_of_someone_else_stays(tmp_path: Path):
+    (tmp_path / "net.blob").write_bytes(b"mine")
+    export(small(), images(2), "c", tmp_path / "net")
+    assert (tmp_path / "net.blob").read_bytes() == b"mine"
 
 
 def test_a_blob_belongs_to_the_artifact(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,45 @@ def test_engines_and_artifacts_are_timed_by_both_protocols(tmp_path: Path):
     found.save(tmp_path / "bench.json")
     assert records.to_json(read_bench(tmp_path / "bench.json")) == records.to_json(found)
     assert "speedup" in str(found)
+
+
+def test_who_fails_at_some_batch_is_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch):
+    def failing(network: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            if len(x) > 1:
+                raise MemoryError("too many")
+            return network(x)
+
+        return forward
+
+    engines = {**ENGINES, "small": Engine(summary="of one image", open=failing)}
+    monkeypatch.setattr("gossamer.deploy.contestants.ENGINES", engines)
+    monkeypatch.setattr(bench_file, "ENGINES", engines)
+    found = bench([engine("small"), engine("torch")], labelled(small()), QUICK, network=small())
+    assert found.missing == {"small": "4 images, 1 threads: too many"}
+    timed = [(timing.contestant, timing.batch) for timing in found.timings]
+    assert timed == [("small", 1), ("torch", 1), ("torch", 4), ("torch", 100)]
+    assert [entry.name for entry in found.entries] == ["small", "torch"]
+
+
+def test_every_round_goes_on_with_further_images(monkeypatch: pytest.MonkeyPatch):
+    seen: list[float] = []
+
+    def noting(network: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            seen.append(float(x.sum()))
+            return network(x)
+
+        return forward
+
+    engines = {"torch": Engine(summary="noting", open=noting)}
+    monkeypatch.setattr("gossamer.deploy.contestants.ENGINES", engines)
+    monkeypatch.setattr(bench_file, "ENGINES", engines)
+    monkeypatch.setattr(bench_file, "SETTLED", 0.0)
+    plan = Plan(batches=(1,), rounds=3, repeats=2, warm_up=1, fresh=False, loading=False)
+    bench([engine("torch")], labelled(small()), plan, network=None)
+    timed = [value for index, value in enumerate(seen[1:]) if index % 3]
+    assert len(timed) == len(set(timed)) == 6
 
 
 class Clock:

@@ -346,6 +346,23 @@ def test_what_a_graph_cannot_say_is_refused_by_name(forward, message):
         capture(Written(forward), IMAGES)
 
 
+class Counting(nn.Module):
+    """A network whose logits depend on how many images there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1)) * x.shape[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_network_that_counts_its_images_is_refused(count):
+    with pytest.raises(ConfigError, match="a function of each image alone"):
+        capture(Counting(), torch.rand(count, 3, 2, 2))
+
+
 def test_complex_weights_are_refused_by_name():
     network = Written(lambda m, x: m.l(m.c(x).mean((2, 3))))
     network.register_buffer("phase", torch.zeros(2, dtype=torch.complex64))

@@ -124,7 +124,7 @@ def test_a_folder_of_ones_own_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["trian"], 2, "expected: one of list, train, evaluate, audit, protocol, export, verify, bench, report"),
+        (["trian"], 2, "expected: one of list, train, evaluate, audit, protocol, export, verify, bench, sweep, report"),
         (["train", "bcs/digit-90"], 2, "did you mean bcs/digits-90?"),
         (["train", "bcs/digits-90", "--set", "training.epoch=3"], 2, "did you mean epochs?"),
         (["train", "bcs/digits-90", "--set", "method.density=1.5"], 2, "write 0.015 for 1.5 %"),

@@ -79,6 +79,12 @@ def test_an_artifact_that_is_not_the_runs_fails(run: Path, tmp_path: Path, capsy
     assert json.loads((tmp_path / "found.json").read_text())["failures"]
 
 
+@pytest.mark.parametrize("name", ["", "recipe.yaml", "gone.onnx"])
+def test_what_is_no_artifact_is_not_timed(run: Path, name: str, capsys: pytest.CaptureFixture[str]):
+    assert gossamer("bench", run / name, "--run", run) == 2
+    assert "an artifact" in capsys.readouterr().err
+
+
 def test_what_runs_code_asks_for_trust(run: Path, capsys: pytest.CaptureFixture[str]):
     path = exported(run, "torch")
     assert gossamer("verify", path, "--run", run, "--n", 20) == 2
