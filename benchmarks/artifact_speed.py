@@ -54,7 +54,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "vgg16": Subject(options={}, goals=_LARGE, alone=7.0, megamacs=314),
     "wideresnet28": Subject(options={"width": 4}, goals=_LARGE, alone=7.0, megamacs=846),
     "mobilenetv2": Subject(
-        options={}, goals={1.0: 0.4, 0.5: 0.5, 0.1: 1.0, 0.05: 1.5, 0.01: 2.5}, alone=2.5, megamacs=95
+        options={}, goals={1.0: 0.4, 0.5: 0.5, 0.1: 1.0, 0.05: 1.5, 0.01: 2.5}, alone=2.5, megamacs=95, alive=True
     ),
 }
 
