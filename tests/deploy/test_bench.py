@@ -273,6 +273,8 @@ def test_benches_of_devices_become_one_page(two_devices: list[BenchRecord], tmp_
     assert "A slower" in text
     assert "<device>" not in text
     assert "yaxis2" in text
+    write_figure([two_devices[0]] * 2, tmp_path / "twins.html")
+    assert all(f"cpu ({number})" in (tmp_path / "twins.html").read_text() for number in (1, 2))
     with pytest.raises(ConfigError, match="FIGURE"):
         write_figure(two_devices, tmp_path / "figure.pdf")
     with pytest.raises(ConfigError, match="FIGURE"):

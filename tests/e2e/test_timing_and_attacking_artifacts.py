@@ -50,6 +50,16 @@ def test_artifacts_are_timed_beside_engines(
     assert gossamer("bench", artifact, "--threads", "some") == 2
 
 
+def test_a_program_times_where_there_is_no_python(run: Path, artifact: Path, tmp_path: Path):
+    assert gossamer("export", run, "--to", "c", "--out", tmp_path / "door.c") == 0
+    words = ["--run", run, "--program", tmp_path / "timed.c"]
+    assert gossamer("bench", tmp_path / "door.c", *words) == 0
+    text = (tmp_path / "timed.c").read_text()
+    assert "door_run_threads" in text
+    assert "multiplications" in text
+    assert gossamer("bench", artifact, *words) == 2
+
+
 def test_artifacts_are_evaluated_and_audited_too(artifact: Path, tmp_path: Path):
     data = ["--data", "digits", "--n", 30, "--device", "cpu"]
     pgd = ["--attack", "pgd", "--option", "steps=2", "--eps", "0.1"]

@@ -14,11 +14,13 @@ from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
 from gossamer.deploy.about import check_parent, read_about
 from gossamer.deploy.artifact import Artifact, open_artifact
-from gossamer.deploy.bench import Plan
+from gossamer.deploy.bench import Plan, counts_of
 from gossamer.deploy.bench import bench as measure
 from gossamer.deploy.bench_figure import write_figure
+from gossamer.deploy.bench_program import write_program
 from gossamer.deploy.bench_record import read_bench
 from gossamer.deploy.contestants import ENGINES, Contestant, of_file
+from gossamer.deploy.counts import Counts
 from gossamer.errors import ConfigError, GossamerError
 from gossamer.models.folding import plain_copy
 from gossamer.recipe.open import OpenRun, open_run
@@ -43,6 +45,10 @@ def bench(
         bool, typer.Option("--fresh/--no-fresh", help="start-up time and memory, in new processes")
     ] = True,
     merge: Annotated[bool, typer.Option("--merge", help="draw benches of several devices as one figure")] = False,
+    program: Annotated[
+        Path | None,
+        typer.Option(help="write a C program that times C artifacts on a device without Python, and time nothing here"),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the figure of --merge")] = Path("bench.html"),
     data: options.Data = None,
     data_option: options.DataOptions = None,
@@ -59,13 +65,17 @@ def bench(
         return
     opened = None if run is None else open_run(run, data_dir)
     network = _network(files, opened, trust=trust)
+    if opened is not None and network is not None:
+        for path in files:
+            check_parent(path, read_about(path), network)
+    if program is not None:
+        write_program(files, program, counts=None if opened is None else _counts(opened, network))
+        print(f"written: {program}, which says how it is compiled")
+        return
     contestants = [
         *(of_file(path, trust=trust, network=network) for path in files),
         *_engines(against, network),
     ]
-    if opened is not None and network is not None:
-        for path in files:
-            check_parent(path, read_about(path), network)
     plan = Plan(
         batches=[_count("--batch", each) for each in batch.split(",")],
         threads=sorted({_count("--threads", each) for each in threads.split(",")}),
@@ -96,6 +106,10 @@ def _network(files: list[Path], run: OpenRun | None, *, trust: bool) -> nn.Modul
             except GossamerError:
                 continue
     return None
+
+
+def _counts(run: OpenRun, network: nn.Module | None) -> Counts | None:
+    return None if network is None else counts_of(network, run.part("test").float(torch.zeros(1, dtype=torch.int64)))
 
 
 def _engines(against: str | None, network: nn.Module | None) -> list[Contestant]:

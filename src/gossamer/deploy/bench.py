@@ -102,9 +102,17 @@ def bench(contestants: Sequence[Contestant], data: DataSet, plan: Plan, *, netwo
         images=f"{len(data)} images of {data.name} ({data.part})",
         entries=tuple(_entry(each, first, plan) for each in contestants if each.name in timed),
         missing=missing,
-        counts=None if network is None else _counts(network, first),
+        counts=None if network is None else counts_of(network, first),
         timings=tuple(timings),
     )
+
+
+def counts_of(network: nn.Module, image: Tensor) -> Counts | None:
+    """Return the work of an image (1, C, H, W), None for a network whose graph cannot be read."""
+    try:
+        return count(simplify(capture(network, image.cpu())))
+    except ConfigError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,13 +273,6 @@ def _entry(contestant: Contestant, image: Tensor, plan: Plan) -> Entry:
         before=fresh.before,
         failure=fresh.failure,
     )
-
-
-def _counts(network: nn.Module, image: Tensor) -> Counts | None:
-    try:
-        return count(simplify(capture(network, image.cpu())))
-    except ConfigError:
-        return None
 
 
 def _missing(contestant: Contestant, device: torch.device) -> str | None:

@@ -1,5 +1,6 @@
 """How do benches of several devices become one picture? A row a device, each on its own scale, in one HTML page."""
 
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from gossamer.errors import ConfigError
 from gossamer.runs import atomic
 
 HEIGHT = 320
+GAP = 0.28
+"""Of a row's height, between two rows: room for a title and the names of settings."""
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a5a83", "#b08900", "#5c6f68", "#2f9bc1", "#7a3b2e")
 
 
@@ -32,8 +35,9 @@ def _figure(benches: Sequence[BenchRecord]) -> Any:
     from plotly import graph_objects  # noqa: PLC0415  (slow to import, needed here alone)
     from plotly.subplots import make_subplots  # noqa: PLC0415
 
-    titles = [f"{bench.device.name}, {bench.device.cores} cores, {bench.runs_on}" for bench in benches]
-    figure = make_subplots(rows=len(benches), cols=1, subplot_titles=titles)
+    figure = make_subplots(
+        rows=len(benches), cols=1, subplot_titles=_titles(benches), vertical_spacing=GAP / max(len(benches), 1)
+    )
     names = list(dict.fromkeys(timing.contestant for bench in benches for timing in bench.timings))
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     shown: set[str] = set()
@@ -41,21 +45,40 @@ def _figure(benches: Sequence[BenchRecord]) -> Any:
         for name in dict.fromkeys(timing.contestant for timing in bench.timings):
             own = [timing for timing in bench.timings if timing.contestant == name]
             bars = graph_objects.Bar(
-                name=name,
+                name=html.escape(name),
                 legendgroup=name,
                 showlegend=name not in shown,
                 marker_color=colours[name],
                 x=[_setting(timing) for timing in own],
                 y=[MILLI * timing.median / timing.batch for timing in own],
-                error_y={"array": [MILLI * (timing.p95 - timing.median) / timing.batch for timing in own]},
-                customdata=[[timing.speedup, timing.against] for timing in own],
-                hovertemplate="%{y:.3f} ms an image, %{customdata[0]:.2f} x %{customdata[1]}",
+                error_y={
+                    "symmetric": False,
+                    "array": [MILLI * (timing.p95 - timing.median) / timing.batch for timing in own],
+                    "arrayminus": [0.0] * len(own),
+                },
+                customdata=[[_told(timing)] for timing in own],
+                hovertemplate="%{x}: %{customdata[0]}",
             )
             figure.add_trace(bars, row=row, col=1)
             shown.add(name)
     figure.update_yaxes(title_text="ms an image", rangemode="tozero")
     figure.update_layout(barmode="group", height=HEIGHT * len(benches) + 120, template="plotly_white")
     return figure
+
+
+def _titles(benches: Sequence[BenchRecord]) -> list[str]:
+    """Return what each row is called, numbered where two devices have one name."""
+    # Names come from files that others wrote: the page must not take them for markup.
+    names = [html.escape(f"{each.device.name}, {each.device.cores} cores, {each.runs_on}") for each in benches]
+    numbered = (f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names, start=1))
+    return list(numbered)
+
+
+def _told(timing: Timing) -> str:
+    time = f"{MILLI * timing.median / timing.batch:.3g} ms an image, {timing.throughput:.3g} images a second"
+    if timing.speedup is None or timing.against == timing.contestant:
+        return time
+    return f"{time}, {timing.speedup:.2f} x {timing.against}"
 
 
 def _setting(timing: Timing) -> str:

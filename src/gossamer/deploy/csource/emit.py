@@ -17,10 +17,10 @@ from gossamer.deploy.csource.layout import Layout, place
 from gossamer.deploy.csource.lowering import lower
 from gossamer.deploy.csource.program import Program, Weighted
 from gossamer.deploy.csource.tables import Constants, collect, plan_text, uses
+from gossamer.deploy.csource.templates import filled, template
 from gossamer.deploy.graph import Graph
 from gossamer.errors import ConfigError
 
-HERE = Path(__file__).parent
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 UNITS: Mapping[str, int] = {"single": 1, "block": 8}
 SINGLES = 4
@@ -76,17 +76,17 @@ def write_c(
     parts = [
         f'#include "{name}.h"\n',
         *(f"#define USE_{use.upper()}" for use in uses(program, constants)),
-        _template("kernels.c").replace("@KEPT_CONSTANTS@", _kept(constants.data, blob=blob)),
+        template("kernels.c").replace("@KEPT_CONSTANTS@", _kept(constants.data, blob=blob)),
         *plans,
-        _template("entry.c"),
+        template("entry.c"),
     ]
     written = Written(
         source=folder / f"{name}.c", header=folder / f"{name}.h", blob=folder / f"{name}.blob" if blob else None
     )
     folder.mkdir(parents=True, exist_ok=True)
-    header = _template("header.h").replace("@SET_BLOB@", SET_BLOB if blob else "")
-    written.header.write_text(_filled(header, words), encoding="ascii")
-    written.source.write_text(_filled("\n".join(parts), words), encoding="ascii")
+    header = template("header.h").replace("@SET_BLOB@", SET_BLOB if blob else "")
+    written.header.write_text(filled(header, words), encoding="ascii")
+    written.source.write_text(filled("\n".join(parts), words), encoding="ascii")
     if written.blob is not None:
         written.blob.write_bytes(packed(constants.data))
     return written
@@ -150,20 +150,12 @@ def _products(program: Program) -> int:
     return sum(int(np.count_nonzero(step.weight)) * cells[step.target] for step in steps)
 
 
-def _template(name: str) -> str:
-    return (HERE / name).read_text(encoding="ascii")
-
-
-def _filled(text: str, words: Mapping[str, str]) -> str:
-    return re.sub("@([A-Z]+)@", lambda match: words[match.group(1)], text)
-
-
 def _kept(data: bytes, *, blob: bool) -> str:
     if blob:
-        return _template("beside.c")
+        return template("beside.c")
     rows = [data[first : first + LITERAL] for first in range(0, len(data), LITERAL)]
     literals = ",\n".join(_literal(row) for row in rows)
-    text = _template("inside.c").replace("@LITERALS@", str(len(rows))).replace("@LITERAL@", str(LITERAL))
+    text = template("inside.c").replace("@LITERALS@", str(len(rows))).replace("@LITERAL@", str(LITERAL))
     return text.replace("@ROWS_OF_BLOB@", literals)
 
 
