@@ -131,6 +131,15 @@ def test_what_was_finished_is_not_measured_again(sound: Artifact, tmp_path: Path
     assert sorted((tmp_path / "cells").rglob("*")) == files
 
 
+def test_a_changed_file_is_measured_anew_though_its_logits_look_alike(sound: Artifact, tmp_path: Path):
+    verify(sound, even(), setting(folder=tmp_path / "cells"), ASKED)
+    files = sorted((tmp_path / "cells").rglob("*"))
+    sound.path.write_bytes(sound.path.read_bytes() + b" ")
+    verify(sound, even(), setting(folder=tmp_path / "cells"), ASKED)
+    (added,) = set((tmp_path / "cells").rglob("*")) - set(files)
+    assert added.name.startswith(sound.path.stem)
+
+
 def test_impossible_questions_are_refused(sound: Artifact):
     with pytest.raises(ConfigError, match="--limit"):
         verify(sound, even(), setting(), Asked(**vars(ASKED) | {"limit": 1.5}))

@@ -67,14 +67,17 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
             attacks[f"{name} of the twin"] = stored
             made_of.append(stored.made_of)
     attacks[OWN] = Square(threat=asked.threat, queries=asked.queries)
-    measured = setting.measure(artifact.path.name, artifact.model, attacks, threat=asked.threat, examples=made_of)
+    shipped = _shipped(artifact)
+    measured = setting.measure(
+        artifact.path.name, artifact.model, attacks, threat=asked.threat, examples=made_of, files=shipped.files
+    )
     expected = None
     if parent is not None:
         expected = setting.measure("parent", parent, attacks, threat=asked.threat, examples=made_of)
     clean_gap = None if expected is None else _gap(expected, measured, _clean)
     robust_gap = None if expected is None else _gap(expected, measured, _robust)
     return Verification(
-        shipped=_shipped(artifact),
+        shipped=shipped,
         parity=on_images,
         parity_on_noise=on_noise,
         artifact=measured,
