@@ -130,7 +130,7 @@ _VARIANTS = (
     ),
     Row(name="mad, random", recipe="mad/digits-90", settings=("method.removes=random",), page="mad"),
     Row(name="mad, most", recipe="mad/digits-90", settings=("method.removes=most",), page="mad"),
-    # The published rate and temperature leave it at 71 % here: there are few steps, and soft targets move little in them.
+    # At the published rate and temperature it ends at 71 %: steps are few here, and such soft targets move little.
     Row(
         name="pwoa, attacked",
         recipe="pwoa/digits-90",
