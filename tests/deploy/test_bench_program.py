@@ -134,10 +134,10 @@ def test_a_network_without_its_constants_is_named_and_the_others_go_on(artifacts
 @needs_compiler
 @pytest.mark.parametrize(
     "flags",
-    [["--batch"], ["--batch", "0"], ["--batch", "1,,2"], ["--threads", "many"], ["--fast", "1"], ["--rounds", "1,2"]],
+    ["--batch", "--batch 0", "--batch 1,,2", "--repeats 10001", "--threads many", "--fast 1", "--rounds 1,2"],
 )
-def test_wrong_flags_end_it_with_how_it_is_used(flags: list[str], artifacts: list[Path]):
-    done = ran(built(artifacts[:1], "-std=gnu99"), *flags, folder=artifacts[0].parent)
+def test_wrong_flags_end_it_with_how_it_is_used(flags: str, artifacts: list[Path]):
+    done = ran(built(artifacts[:1], "-std=gnu99"), *flags.split(), folder=artifacts[0].parent)
     assert done.returncode == 2
     assert "usage: bench" in done.stderr
     assert done.stdout == ""

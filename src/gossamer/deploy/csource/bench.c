@@ -24,7 +24,7 @@
 @INCLUDES@
 
 enum { CHANNELS = @CHANNELS@, ROWS = @ROWS@, COLUMNS = @COLUMNS@, CLASSES = @CLASSES@, NETWORKS = @NETWORKS@ };
-enum { LOADED = 100, FILED = 3, FEW = 16 << 20, MOST = 16, LONGEST = 1024 };
+enum { LOADED = 100, FILED = 3, FEW = 16 << 20, MOST = 16, LONGEST = 1024, LARGEST = 10000 };
 static const size_t PIXELS = (size_t)CHANNELS * ROWS * COLUMNS;
 static const double SETTLED = 0.05;
 
@@ -65,13 +65,16 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void *must(void *memory) {
-    if (memory != NULL) return memory;
-    fprintf(stderr, "bench: out of memory: name fewer images with --batch\n");
+static void give_up(const char *why) {
+    fprintf(stderr, "bench: %s\n", why);
     exit(1);
 }
 
-static void *room(size_t count, size_t size) { return must(calloc(count, size)); }
+static void *room(size_t count, size_t size) {
+    void *memory = calloc(count, size);
+    if (memory == NULL) give_up("out of memory: name fewer images with --batch");
+    return memory;
+}
 
 /* Memory. */
 
@@ -143,11 +146,11 @@ static float pixel(void) {
 }
 
 static FILE *filed(void) {
-    FILE *file = must(tmpfile());
+    FILE *file = tmpfile();
+    if (file == NULL) give_up("no temporary file can be written here");
     for (size_t i = 0; i < FILED * LOADED * PIXELS; i++) putc((int)(255 * pixel()), file);
-    if (fflush(file) == 0) return file;
-    fprintf(stderr, "bench: no room for a temporary file of images\n");
-    exit(1);
+    if (fflush(file) != 0) give_up("no room for a temporary file of images");
+    return file;
 }
 
 struct setting {
@@ -159,11 +162,11 @@ struct setting {
     void *arenas[NETWORKS];
 };
 
-static void load(const struct setting *now_, long number) {
+static void load(const struct setting *setting, long number) {
     const size_t count = LOADED * PIXELS;
-    fseek(now_->file, (long)((size_t)(number % FILED) * count), SEEK_SET);
-    if (fread(now_->read, 1, count, now_->file) != count) exit(1);
-    for (size_t i = 0; i < count; i++) now_->images[i] = (float)now_->read[i] / 255;
+    fseek(setting->file, (long)((size_t)(number % FILED) * count), SEEK_SET);
+    if (fread(setting->read, 1, count, setting->file) != count) give_up("the temporary file of images cannot be read");
+    for (size_t i = 0; i < count; i++) setting->images[i] = (float)setting->read[i] / 255;
 }
 
 static int call(const struct setting *setting, int which, long number) {
@@ -378,8 +381,8 @@ static void print_all(const struct fresh *fresh, const struct timing *made, int 
     int told = 0;
     printf("{\"schema\": \"@SCHEMA@\",\n");
     print_device();
-    printf("\"runs_on\": \"cpu\", \"shape\": [%d, %d, %d], \"images\": \"random images\",\n\"entries\": [", CHANNELS, ROWS,
-           COLUMNS);
+    printf("\"runs_on\": \"cpu\", \"shape\": [%d, %d, %d], ", CHANNELS, ROWS, COLUMNS);
+    printf("\"images\": \"random images\",\n\"entries\": [");
     for (int i = 0; i < NETWORKS; i++) {
         printf("%s", i > 0 ? ",\n" : "");
         print_entry(&networks[i], fresh[i]);
@@ -406,17 +409,18 @@ static void refuse(const char *what) {
     exit(2);
 }
 
-/* Whole numbers from 1 to a million with commas between them. */
+/* Whole numbers from 1 to LARGEST with commas between them. */
 static int listed(const char *given, int *to, int most) {
     int count = 0;
     for (;;) {
-        char *end;
-        const long value = strtol(given, &end, 10);
-        if (end == given || value < 1 || value > 1000000 || count == most) refuse("expected whole numbers from 1 on");
+        char *stop;
+        const long value = strtol(given, &stop, 10);
+        if (stop == given || value < 1 || value > LARGEST || count == most)
+            refuse("expected whole numbers from 1 to 10,000");
         to[count++] = (int)value;
-        if (*end == 0) return count;
-        if (*end != ',') refuse("expected whole numbers with commas");
-        given = end + 1;
+        if (*stop == 0) return count;
+        if (*stop != ',') refuse("expected whole numbers with commas");
+        given = stop + 1;
     }
 }
 
