@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -92,6 +93,9 @@ class Job:
         if stored.exists() and _said(load_recipe(stored)) != _said(load_recipe(self.row.recipe, settings)):
             return f"{self.name}: made by another recipe; remove it and what lies beside it to make it again"
         if not self._trained(folder):
+            if not self._cost.exists():
+                # What was killed together with this program left no record of its seconds: it begins again.
+                shutil.rmtree(folder, ignore_errors=True)
             flags = [part for setting in settings for part in ("--set", setting)]
             code, seconds = self._run(["train", self.row.recipe, *flags, "--out", str(folder)])
             atomic.write_json(self._cost, {"seconds": self._seconds() + seconds})

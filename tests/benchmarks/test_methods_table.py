@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 import method_pages
@@ -61,6 +63,25 @@ def test_one_seed_is_as_sure_as_its_images():
     assert rows["bcs"]["verdict"] == "within"  # 0.1 against 2 * sqrt(0.0025 + 0.0024)
     rows, _ = reached([made("random", 0, 0.5, None), made("bcs", 0, 0.65)])
     assert rows["bcs"]["verdict"] == "ahead"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_run_whose_seconds_were_lost_begins_again(counted, tmp_path, monkeypatch):
+    job = methods_table.Job(row=Row(name="bcs", recipe="bcs/digits-90"), seed=0, scale=SCALES["digits"], runs=tmp_path)
+    (tmp_path / job.name).mkdir()
+    (tmp_path / job.name / "checkpoint").touch()
+    if counted:
+        (tmp_path / f"{job.name}.cost.json").write_text('{"seconds": 7.0}')
+    found = []
+
+    def run(self, command):
+        found.append((tmp_path / job.name / "checkpoint").exists())
+        return 1, 2.0
+
+    monkeypatch.setattr(methods_table.Job, "_run", run)
+    assert job.make() == "bcs-seed0: training ended with 1"
+    assert found == [counted]
+    assert json.loads((tmp_path / f"{job.name}.cost.json").read_text()) == {"seconds": 9.0 if counted else 2.0}
 
 
 def test_pages_hold_their_rows_and_pictures_and_stay_when_written_again(tmp_path, capsys):
