@@ -1,5 +1,6 @@
 """Phases are trained once, by whoever gets them, and what is put together of them is what one process trains."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,25 @@ def test_a_run_of_shared_phases_is_the_run_of_one_process(tmp_path: Path):
         for path in alone.folder.results.glob("fgsm*.json"):
             other = atomic.read_json(shared.folder.results / path.name)
             assert atomic.read_json(path)["attacks"][0]["robust"] == other["attacks"][0]["robust"]
+
+
+def test_a_state_takes_its_room_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*paths: object) -> None:
+        raise OSError("no links here")
+
+    def places(root: Path) -> set[int]:
+        return {run.stat().st_ino for run in root.glob("runs/*/states/train.end.safetensors")}
+
+    done_all(planned(), tmp_path / "linked")
+    monkeypatch.setattr(os, "link", refuse)
+    done_all(planned(), tmp_path / "copied")
+    assert (len(places(tmp_path / "linked")), len(places(tmp_path / "copied"))) == (1, 2)
+    (path, *_) = (tmp_path / "linked").glob("runs/*/states/train.end.safetensors")
+    other = tmp_path / "copied" / path.relative_to(tmp_path / "linked")
+    assert equal(stored(path), stored(other))
+    # A state that is written again is another file: the others keep theirs.
+    atomic.copy(other, path)
+    assert len(places(tmp_path / "linked")) == 2
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import posixpath
 import secrets
 import shutil
@@ -18,11 +19,11 @@ class Files(Protocol):
     """Files by name, such as phases/KEY/record.json; a write is there whole, or not at all."""
 
     def put(self, source: Path, name: str) -> None:
-        """Store a copy of a local file; raises RunError where it is refused."""
+        """Store a local file; raises RunError where it is refused."""
         ...
 
     def get(self, name: str, target: Path) -> None:
-        """Copy a stored file to a local path; raises RunError where there is none."""
+        """Give a stored file a local path; raises RunError where there is none."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
@@ -50,19 +51,23 @@ def files_at(root: str | Path) -> Files:
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files in a folder that every worker sees."""
+    """Files in a folder that every worker sees.
+
+    A file is stored and given away as a hard link where the file system has them, so that a state of one phase takes
+    its room once, however many runs go on from it: who has one may replace it, and must never write into it.
+    """
 
     root: Path
 
     def put(self, source: Path, name: str) -> None:
-        """Store a copy of a local file."""
-        atomic.copy(source, self.root / name)
+        """Store a local file."""
+        _share(source, self.root / name)
 
     def get(self, name: str, target: Path) -> None:
-        """Copy a stored file to a local path."""
+        """Give a stored file a local path."""
         if not (self.root / name).is_file():
             raise _missing(str(self.root / name))
-        atomic.copy(self.root / name, target)
+        _share(self.root / name, target)
 
     def write(self, name: str, data: bytes) -> None:
         """Store bytes."""
@@ -160,6 +165,17 @@ class RemoteFiles:
             raise ConfigError(
                 "--store", expected="a folder, or a URL that fsspec reaches", got=self.url, remedy=str(error)
             ) from error
+
+
+def _share(source: Path, target: Path) -> None:
+    atomic.make_directory(target.parent)
+    try:
+        os.link(source, target)
+    except OSError:
+        atomic.copy(source, target)
+        return
+    atomic.sync(target)
+    atomic.sync(target.parent)
 
 
 def _missing(name: str) -> RunError:
