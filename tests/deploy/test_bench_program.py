@@ -13,7 +13,7 @@ from c_code import SANITIZED, STRICT, by_each_compiler, compiled, needs, needs_c
 from shipped import images, labelled, small
 
 from gossamer.deploy.about import about_path
-from gossamer.deploy.bench import Plan, bench, counts_of
+from gossamer.deploy.bench import Plan, bench
 from gossamer.deploy.bench_figure import write_figure
 from gossamer.deploy.bench_program import write_program
 from gossamer.deploy.bench_record import BenchRecord, read_bench
@@ -39,7 +39,7 @@ def built(
     """Return what starts the program that times artifacts, compiled where nothing else lies."""
     place = artifacts[0].parent / folder
     place.mkdir()
-    write_program(artifacts, place / "timed.c", counts=counts_of(small(), images(1)))
+    write_program(artifacts, place / "timed.c", network=small())
     sources = [place / "timed.c", *artifacts]
     beside = ("-I", str(artifacts[0].parent), "-Wno-overlength-strings")
     return (*runner, str(compiled([cc], sources, place / "timed", [*options, *beside])))

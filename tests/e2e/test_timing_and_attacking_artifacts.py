@@ -58,6 +58,7 @@ def test_a_program_times_where_there_is_no_python(run: Path, artifact: Path, tmp
     assert "door_run_threads" in text
     assert "multiplications" in text
     assert gossamer("bench", artifact, *words) == 2
+    assert gossamer("bench", tmp_path / "door.c", "--merge", *words) == 2
 
 
 def test_artifacts_are_evaluated_and_audited_too(artifact: Path, tmp_path: Path):

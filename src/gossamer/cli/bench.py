@@ -14,13 +14,12 @@ from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
 from gossamer.deploy.about import check_parent, read_about
 from gossamer.deploy.artifact import Artifact, open_artifact
-from gossamer.deploy.bench import Plan, counts_of
+from gossamer.deploy.bench import Plan
 from gossamer.deploy.bench import bench as measure
 from gossamer.deploy.bench_figure import write_figure
 from gossamer.deploy.bench_program import write_program
 from gossamer.deploy.bench_record import read_bench
 from gossamer.deploy.contestants import ENGINES, Contestant, of_file
-from gossamer.deploy.counts import Counts
 from gossamer.errors import ConfigError, GossamerError
 from gossamer.models.folding import plain_copy
 from gossamer.recipe.open import OpenRun, open_run
@@ -59,6 +58,8 @@ def bench(
     json: options.Json = None,
 ) -> None:
     """Time artifacts and engines in turns: one batch in memory, and 100 images read inside the timed section."""
+    if merge and program is not None:
+        raise ConfigError("--program", expected="either it or --merge", got="both", remedy="leave one out")
     if merge:
         write_figure([read_bench(path) for path in files], output)
         print(f"written: {output}")
@@ -69,7 +70,7 @@ def bench(
         for path in files:
             check_parent(path, read_about(path), network)
     if program is not None:
-        write_program(files, program, counts=None if opened is None else _counts(opened, network))
+        write_program(files, program, network=network)
         print(f"written: {program}, which says how it is compiled")
         return
     contestants = [
@@ -106,10 +107,6 @@ def _network(files: list[Path], run: OpenRun | None, *, trust: bool) -> nn.Modul
             except GossamerError:
                 continue
     return None
-
-
-def _counts(run: OpenRun, network: nn.Module | None) -> Counts | None:
-    return None if network is None else counts_of(network, run.part("test").float(torch.zeros(1, dtype=torch.int64)))
 
 
 def _engines(against: str | None, network: nn.Module | None) -> list[Contestant]:

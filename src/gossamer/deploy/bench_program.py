@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from gossamer.deploy.about import About, check_files, read_about
+from gossamer.deploy.bench import counts_of
 from gossamer.deploy.bench_record import BenchRecord
-from gossamer.deploy.counts import Counts
 from gossamer.deploy.csource.emit import NAME
 from gossamer.deploy.csource.templates import filled, template
 from gossamer.errors import ConfigError
@@ -16,16 +19,18 @@ from gossamer.runs import atomic, records
 KINDS = ("c", "c-int8")
 
 
-def write_program(artifacts: Sequence[Path], path: Path, *, counts: Counts | None = None) -> None:
+def write_program(artifacts: Sequence[Path], path: Path, *, network: nn.Module | None = None) -> None:
     """Write a C program that times C artifacts beside one another and prints a `BenchRecord` as JSON.
 
-    counts: the work of an image, which the program passes on. Runs and compiles nothing. Raises ConfigError for files
-    of other kinds, without records, of one name or of images of different sizes; DataError for damaged ones.
+    network: the plain network that they compute, whose work is counted; None where it is not at hand. Runs and compiles
+    nothing. Raises ConfigError for files of other kinds, without records, of one name or of images of different sizes;
+    DataError for damaged ones.
     """
     abouts = [_about(artifact) for artifact in artifacts]
     _check(artifacts, abouts, path)
     names = [artifact.stem for artifact in artifacts]
     channels, rows, columns = abouts[0].shape
+    counts = None if network is None else counts_of(network, torch.zeros(1, channels, rows, columns))
     words = {
         "VERSION": version("gossamer"),
         "SCHEMA": BenchRecord.schema,
