@@ -6,9 +6,13 @@ from torch import Tensor
 from gossamer.errors import ConfigError
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return -log p_y, p = softmax(logits): (N,)."""
-    return F.cross_entropy(logits, y, reduction="none")
+def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Return -log p_y, p = softmax(logits): (N,).
+
+    smoothing: the share of the label that all classes get in equal parts; it is then -sum_k q_k log p_k with
+    q = (1 - smoothing) onehot(y) + smoothing/K (Szegedy et al., CVPR 2016).
+    """
+    return F.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
 
 
 def kl(reference_logits: Tensor, logits: Tensor) -> Tensor:

@@ -215,6 +215,26 @@ def test_augmentation_is_applied_to_what_is_stored_and_undone(augmentation: Augm
     assert bool((~seen).any()) == (augmentation.crop > 0)
 
 
+def test_pooled_perturbations_are_the_means_of_their_squares() -> None:
+    objective = Stored(threat=THREAT, update="backward", step=Absolute(0.04), start=NoStart(), pooled=2)
+    weights = [1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0]
+    model, state = Line(*weights), begun(objective, 3, 2, 4)
+    assert state[STORED].shape == (3, 1, 1, 2)
+    given = batch(torch.full((1, 1, 2, 4), 0.5), index=torch.tensor([2]))
+    step(objective, model, given, state)
+    # Signs of the first square's gradient: - - - +; of the second's: + + + +.
+    assert torch.allclose(state[STORED][2].flatten(), torch.tensor([-0.02, 0.04]))
+    seen = step(objective, model, given, state) - given.x
+    assert torch.allclose(seen[0, 0], torch.tensor([[-0.02, -0.02, 0.04, 0.04]] * 2))
+
+
+def test_pooled_perturbations_need_squares_that_fill_the_image() -> None:
+    with pytest.raises(ConfigError, match=r"objective\.pooled: expected a divisor of the image's 3 rows and 8 columns"):
+        Stored(threat=THREAT, pooled=4).initial_state(2, (1, 3, 8), draws=Draws(), device=CPU)
+    with pytest.raises(ConfigError, match=r"objective\.pooled"):
+        Stored(threat=THREAT, pooled=0)
+
+
 def test_an_image_that_is_twice_in_a_batch_is_written_once() -> None:
     assert sorted(_last_of_each(torch.tensor([3, 1, 3, 7, 1])).tolist()) == [2, 3, 4]
     objective = Stored(threat=THREAT, update="backward", start=NoStart())

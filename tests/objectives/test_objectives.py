@@ -79,6 +79,21 @@ def test_adversarial_by_hand() -> None:
     assert len(model.seen) == 1
 
 
+def test_smoothed_labels_by_hand() -> None:
+    # A tenth of the label on two classes: 0.95 on class 0, 0.05 on class 1.
+    clean = Natural(label_smoothing=0.1).loss(Pixels(), TWO, CLEAN, draws=Draws()).total.item()
+    assert clean == pytest.approx((0.95 * math.log(4 / 3) + 0.05 * math.log(4) + math.log(2)) / 2)
+    attacked = Adversarial(label_smoothing=0.1).loss(Pixels(), TWO, ATTACKED, draws=Draws()).total.item()
+    assert attacked == pytest.approx((math.log(2) + 0.95 * math.log(4) + 0.05 * math.log(4 / 3)) / 2)
+
+
+@pytest.mark.parametrize("name", ["natural", "adversarial"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, 1.5, math.nan])
+def test_an_impossible_smoothing_of_labels_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=r"objective\.label_smoothing"):
+        build(name, label_smoothing=value)
+
+
 def test_trades_by_hand() -> None:
     model = Pixels()
     loss = Trades(beta=6.0).loss(model, TWO, ATTACKED, draws=Draws())
@@ -257,7 +272,7 @@ def test_registry_refuses() -> None:
     with pytest.raises(ConfigError, match="MART beta"):
         build("mart", beta="6")
     with pytest.raises(ConfigError, match="no options"):
-        build("natural", beta=6.0)
+        build("mixed-batch", beta=6.0)
     assert build("trades", beta=1) == Trades(beta=1)
 
 

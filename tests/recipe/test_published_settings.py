@@ -10,7 +10,9 @@ import torch
 from gossamer.attacks.pgd import PGD
 from gossamer.methods.robust_admm import constraint
 from gossamer.models.registry import build as build_model
+from gossamer.objectives.adversarial import Adversarial
 from gossamer.objectives.registry import build as build_objective
+from gossamer.objectives.stored import Stored
 from gossamer.recipe.build import build_threat, build_training_attack
 from gossamer.recipe.load import load_recipe, recipes
 from gossamer.sparsity import targets
@@ -38,6 +40,20 @@ def attack_of(name: str) -> Any:
 
 def test_methods_that_leave_linear_layers_dense_have_recipes() -> None:
     assert len(DENSE_LINEAR) == 24
+
+
+def test_large_images_keep_an_eighth_of_the_resolution_of_their_perturbations() -> None:
+    names = [name for name in SHIPPED if "imagenet100" in name]
+    assert len(names) == 19
+    for name in names:
+        recipe = load_recipe(name)
+        objective = build_objective("stored", threat=build_threat(recipe), **recipe.objective.options)
+        attack = attack_of(name)
+        assert isinstance(objective, Stored)
+        assert (objective.pooled, objective.base) == (8, Adversarial(label_smoothing=0.1))
+        assert attack.threat.eps == pytest.approx(2 / 255)
+        assert attack.step.size(attack.threat.eps, 1) == pytest.approx(1 / 255)
+        assert recipe.model.options["stem"] == "imagenet"
 
 
 @pytest.mark.parametrize("name", DENSE_LINEAR)
@@ -75,7 +91,7 @@ def test_subnetworks_are_searched_under_the_released_attacks() -> None:
     assert recipe.objective.options == {"update": "attack", "start": "random", "reset_every": 0}
 
 
-@pytest.mark.parametrize("name", [each for each in SHIPPED if each.startswith("atmc/") and "digits" not in each])
+@pytest.mark.parametrize("name", [each for each in SHIPPED if each.startswith("atmc/resnet") and "cifar" in each])
 def test_factors_train_under_plain_ascent_from_the_image(name: str) -> None:
     attack, plain = attack_of(name), PGD(threat=build_threat(load_recipe(name)))
     assert (attack.returns, attack.judge_final) == ("last", True)

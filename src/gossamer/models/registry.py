@@ -107,19 +107,19 @@ MODELS: Mapping[str, ModelEntry] = {
         factory=small_resnet18,
         description="dense control with about 1 % of the weights of ResNet-18",
         reference=LIU,
-        published={"p": (1.0, 0.1)},
+        published={"p": (1.0, 0.1), "stem": ("cifar",)},
     ),
     "small-resnet34": ModelEntry(
         factory=small_resnet34,
         description="dense control with about 1 % of the weights of ResNet-34",
         reference=LIU,
-        published={"p": (1.0, 0.5, 0.1, 0.0)},
+        published={"p": (1.0, 0.5, 0.1, 0.0), "stem": ("cifar", "imagenet")},
     ),
     "small-resnet50": ModelEntry(
         factory=small_resnet50,
         description="dense control with about 1 % of the weights of ResNet-50",
         reference=LIU,
-        published={"p": (1.0, 0.1)},
+        published={"p": (1.0, 0.1), "stem": ("cifar",)},
     ),
     "digits-cnn": ModelEntry(
         factory=digits_cnn,

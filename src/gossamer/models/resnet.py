@@ -194,9 +194,9 @@ def resnet50(
     return _resnet(Bottleneck, DEPTHS["resnet50"], scaled(STAGES, width), ends, stem=stem)
 
 
-def _small(name: str, block: Block, p: float, ends: Ends) -> nn.Module:
+def _small(name: str, block: Block, p: float, ends: Ends, stem: Stem) -> nn.Module:
     check_choice("p", p, tuple(SMALL_WIDTHS[name]))
-    return _resnet(block, DEPTHS[name], SMALL_WIDTHS[name][p], ends)
+    return _resnet(block, DEPTHS[name], SMALL_WIDTHS[name][p], ends, stem=stem)
 
 
 def small_resnet18(
@@ -205,6 +205,7 @@ def small_resnet18(
     in_channels: int = 3,
     image_size: int = 32,
     p: float = 0.1,
+    stem: Stem = "cifar",
     last_batch_norm: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -218,7 +219,7 @@ def small_resnet18(
         mean=mean,
         std=std,
     )
-    return _small("resnet18", BasicBlock, p, ends)
+    return _small("resnet18", BasicBlock, p, ends, stem)
 
 
 def small_resnet34(
@@ -227,6 +228,7 @@ def small_resnet34(
     in_channels: int = 3,
     image_size: int = 32,
     p: float = 0.1,
+    stem: Stem = "cifar",
     last_batch_norm: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -240,7 +242,7 @@ def small_resnet34(
         mean=mean,
         std=std,
     )
-    return _small("resnet34", BasicBlock, p, ends)
+    return _small("resnet34", BasicBlock, p, ends, stem)
 
 
 def small_resnet50(
@@ -249,6 +251,7 @@ def small_resnet50(
     in_channels: int = 3,
     image_size: int = 32,
     p: float = 0.1,
+    stem: Stem = "cifar",
     last_batch_norm: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -262,7 +265,7 @@ def small_resnet50(
         mean=mean,
         std=std,
     )
-    return _small("resnet50", Bottleneck, p, ends)
+    return _small("resnet50", Bottleneck, p, ends, stem)
 
 
 def resnet20(

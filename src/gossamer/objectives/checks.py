@@ -17,3 +17,12 @@ def check_share(subject: str, value: float, remedy: str) -> None:
     if not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         return
     raise ConfigError(subject, expected="a share in [0, 1]", got=repr(value), remedy=remedy)
+
+
+def check_label_smoothing(value: float) -> None:
+    """Raise ConfigError unless value is a number in [0, 1): at 1 no label is left."""
+    check_share("objective.label_smoothing", value, "write 0.1, or leave it out")
+    if value == 1:
+        raise ConfigError(
+            "objective.label_smoothing", expected="a share below 1", got=value, remedy="write 0.1, or leave it out"
+        )

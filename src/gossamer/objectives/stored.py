@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from gossamer.attacks.pgd import PGD
@@ -36,7 +37,9 @@ class Stored:
     next visit starts from exactly what is stored.
 
     Delta is stored in the frame of the unaugmented image: each visit's augmentation is applied to it, and undone
-    before it is stored; what a crop cuts off keeps its old value. base: what the loss is. threat: the recipe's.
+    before it is stored; what a crop cuts off keeps its old value. pooled: squares of so many pixels a side keep the
+    mean of their delta, one number a channel (published for large images: 8). base: what the loss is. threat: the
+    recipe's.
     """
 
     threat: ThreatModel
@@ -45,6 +48,7 @@ class Stored:
     start: Start | None = None
     reset_every: int | None = None
     storage: Storage = "float32"
+    pooled: int = 1
     base: Objective = field(default_factory=Adversarial)
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class Stored:
             raise ConfigError(
                 "objective.reset_every", expected="at least 0 visits", got=self.reset_every, remedy="write 10, or 0"
             )
+        if self.pooled < 1:
+            raise ConfigError("objective.pooled", expected="at least 1 pixel", got=self.pooled, remedy="write 8, or 1")
         if self.update == "attack" and self.step is not None:
             raise ConfigError(
                 "objective.step",
@@ -73,9 +79,21 @@ class Stored:
     def initial_state(
         self, n: int, image_shape: tuple[int, int, int], *, draws: Draws, device: torch.device
     ) -> dict[str, Tensor]:
-        """Return zeros (n, C, H, W) in the storage type, and no visits: (n,)."""
+        """Return zeros (n, C, H / pooled, W / pooled) in the storage type, and no visits: (n,).
+
+        Raises ConfigError where the squares do not fill the image.
+        """
+        channels, height, width = image_shape
+        if height % self.pooled or width % self.pooled:
+            raise ConfigError(
+                "objective.pooled",
+                expected=f"a divisor of the image's {height} rows and {width} columns",
+                got=self.pooled,
+                remedy="write 1, or change the images' size",
+            )
+        shape = (n, channels, height // self.pooled, width // self.pooled)
         return {
-            STORED: torch.zeros(n, *image_shape, dtype=_DTYPES[self.storage], device=device),
+            STORED: torch.zeros(shape, dtype=_DTYPES[self.storage], device=device),
             VISITS: torch.zeros(n, dtype=torch.int32, device=device),
         }
 
@@ -144,12 +162,15 @@ class Stored:
         return GaussianStart(0.001) if self.update == "attack" else RANDOM
 
     def _encode(self, delta: Tensor) -> Tensor:
+        if self.pooled > 1:
+            delta = F.avg_pool2d(delta, self.pooled)
         if self.storage == "int8":
             delta = (delta / self._unit).round().clamp(-127, 127)
         return delta.to(_DTYPES[self.storage])
 
     def _decode(self, stored: Tensor) -> Tensor:
-        return stored.float() * self._unit if self.storage == "int8" else stored.to(torch.float32, copy=True)
+        delta = stored.float() * self._unit if self.storage == "int8" else stored.to(torch.float32, copy=True)
+        return delta if self.pooled == 1 else F.interpolate(delta, scale_factor=self.pooled, mode="nearest")
 
     @property
     def _unit(self) -> float:
