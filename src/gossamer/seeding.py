@@ -25,17 +25,32 @@ def generator(seed: int, *keys: Key, device: torch.device | str = "cpu") -> torc
 
 
 @dataclass(frozen=True)
+class Part:
+    """Where some images lie in a whole batch of `of`: their positions there, in order."""
+
+    rows: tuple[int, ...]
+    of: int
+
+    def select(self, keep: Tensor) -> "Part":
+        """Return the part of a part; keep: (N,) bool or (M,) positions."""
+        return replace(self, rows=tuple(self.rows[i] for i in _positions(keep)))
+
+
+@dataclass(frozen=True)
 class Draws:
     """A place in the tree of random draws, named by (seed, keys).
 
     Without `rows`, a draw of shape (N, ...) comes from one generator: a function of the whole batch, as in
     training. With `rows`, row i comes from a generator keyed by `rows[i]`: a function of the sample alone,
-    so that an evaluation neither depends on the batch size nor on which samples were dropped before.
+    so that an evaluation neither depends on the batch size nor on which samples were dropped before. With `part`, a
+    draw for the part's images is cut out of the draw for the whole batch, so that several processes together draw what
+    one would.
     """
 
     seed: int = 0
     keys: tuple[Key, ...] = ()
     rows: tuple[tuple[Key, ...], ...] | None = None
+    part: Part | None = None
 
     def at(self, *keys: Key) -> "Draws":
         """Return the draws one level down, for a named purpose, restart or iteration."""
@@ -55,10 +70,9 @@ class Draws:
 
     def select(self, keep: Tensor) -> "Draws":
         """Return the draws of a part of the batch; keep: (N,) bool or (M,) positions."""
-        if self.rows is None:
-            return self
-        positions = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
-        return replace(self, rows=tuple(self.rows[i] for i in positions.tolist()))
+        if self.rows is not None:
+            return replace(self, rows=tuple(self.rows[i] for i in _positions(keep)))
+        return self if self.part is None else replace(self, part=self.part.select(keep))
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the generator of this place, for the whole batch."""
@@ -79,7 +93,22 @@ class Draws:
         device: torch.device | str,
     ) -> Tensor:
         if self.rows is None:
-            return draw(shape, generator=self.generator(device), device=device)
+            return self._of_batch(draw, shape, device)
         # Keyed rows are drawn on the CPU, so that an evaluation starts from the same points on every device.
         drawn = [draw(shape[1:], generator=generator(self.seed, *self.keys, *row)) for row in self.rows]
         return torch.stack(drawn).to(device) if drawn else torch.empty(shape, device=device)
+
+    def _of_batch(
+        self,
+        draw: Callable[..., Tensor],
+        shape: torch.Size | tuple[int, ...],
+        device: torch.device | str,
+    ) -> Tensor:
+        generator, part = self.generator(device), self.part
+        if part is None or not shape or shape[0] != len(part.rows):
+            return draw(shape, generator=generator, device=device)
+        return draw((part.of, *shape[1:]), generator=generator, device=device)[list(part.rows)]
+
+
+def _positions(keep: Tensor) -> list[int]:
+    return (keep.nonzero().flatten() if keep.dtype == torch.bool else keep).tolist()

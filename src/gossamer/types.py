@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from gossamer.seeding import Draws
+from gossamer.seeding import Draws, Part
 
 State: TypeAlias = MutableMapping[str, Tensor]
 Model: TypeAlias = Callable[[Tensor], Tensor]
@@ -31,7 +31,8 @@ class Batch:
     """What one training step sees.
 
     x: (N, C, H, W) in [0, 1], augmented; y: (N,) int64; index: (N,) int64, the position in the data set;
-    labelled: (N,) bool, False where y is a pseudo-label; view: the augmentation that made x.
+    labelled: (N,) bool, False where y is a pseudo-label; view: the augmentation that made x; part: where these images
+    lie in the whole batch, where several processes share it out.
     """
 
     x: Tensor
@@ -39,6 +40,7 @@ class Batch:
     index: Tensor
     labelled: Tensor
     view: View
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,11 @@ class Attack(Protocol):
 
 @runtime_checkable
 class WithState(Protocol):
-    """An objective that carries tensors from step to step, such as stored perturbations."""
+    """An objective that carries tensors from step to step, such as stored perturbations.
+
+    Where several processes share a batch, each tensor's rows are exchanged after a step: those at the batch's `index`,
+    or, where the objective has an attribute `state_rows = "batch"`, those at its places in the whole batch.
+    """
 
     def initial_state(
         self, n: int, image_shape: tuple[int, int, int], *, draws: Draws, device: torch.device

@@ -12,7 +12,7 @@ from gossamer.data import (
     steps_per_epoch,
 )
 from gossamer.errors import ConfigError
-from gossamer.seeding import Draws
+from gossamer.seeding import Draws, Part
 
 DATASET = from_tensors(
     torch.arange(10 * 3 * 8 * 8).remainder(251).to(torch.uint8).view(10, 3, 8, 8), torch.arange(10) % 2
@@ -65,7 +65,8 @@ def test_ranks_together_see_what_one_process_does(augmentation):
     positions = torch.tensor([5, 0, 7, 2, 9])
     whole = make_batch(DATASET, positions, augmentation, Draws(4), "cpu")
     shares = [
-        make_batch(DATASET, positions, augmentation, Draws(4), "cpu", share=slice(rank, None, 2)) for rank in (0, 1)
+        make_batch(DATASET, positions, augmentation, Draws(4), "cpu", part=Part(tuple(range(rank, 5, 2)), 5))
+        for rank in (0, 1)
     ]
     assert shares[1].index.tolist() == [0, 2]
     for rank, batch in enumerate(shares):
@@ -77,6 +78,6 @@ def test_everything_happens_on_the_device():
     # The meta device computes shapes alone, but refuses operands of another device as an accelerator does.
     everything = Augmentation(flip=0.5, crop=2, shift=0.1, rotation=10, rotation_fill="zero")
     for dataset in (DATASET, DATASET.to("meta")):
-        batch = make_batch(dataset, torch.tensor([1, 2]), everything, Draws(), "meta", share=slice(1, 2))
+        batch = make_batch(dataset, torch.tensor([1, 2]), everything, Draws(), "meta", part=Part((1,), 2))
         assert batch.x.device.type == batch.y.device.type == batch.index.device.type == "meta"
         assert batch.x.shape == batch.view.inverse(batch.x).shape == (1, 3, 8, 8)

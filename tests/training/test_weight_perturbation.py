@@ -120,7 +120,7 @@ def test_in_training_the_loss_rises_dropped_weights_stay_dropped_and_norms_see_o
     seen: list[tuple[float, float]] = []
     plain = WeightPerturbation.around
 
-    def watched(self: Any, model: nn.Module, sparsifier: Any, epoch: int, loss: Any) -> Any:
+    def watched(self: Any, model: nn.Module, sparsifier: Any, epoch: int, loss: Any, **options: Any) -> Any:
         @contextmanager
         def around() -> Any:
             before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -128,7 +128,7 @@ def test_in_training_the_loss_rises_dropped_weights_stay_dropped_and_norms_see_o
             calm = loss().item()
             zeros = [layer.weight == 0 for layer in targets(model)]
             restore(model, buffers)
-            with plain(self, model, sparsifier, epoch, loss):
+            with plain(self, model, sparsifier, epoch, loss, **options):
                 assert all(torch.equal(value, buffers[key]) for key, value in model.named_buffers())
                 rising = loss().item()
                 restore(model, buffers)

@@ -182,7 +182,7 @@ def _threats(request: Request, own: ThreatModel | None) -> list[ThreatModel]:
 
 
 def _part(kept: Path, shard: Shard) -> Path:
-    return kept if shard.of == 1 else kept / f"shard-{shard.rank}-of-{shard.of}"
+    return kept if shard.of == 1 else kept / shard.label
 
 
 def _files(kept: Path, count: int) -> list[Path]:

@@ -10,6 +10,7 @@ import typer
 from gossamer.recipe.train import train as train_recipe
 from gossamer.training.interruption import Interrupted
 from gossamer.training.progress import progress
+from gossamer.training.ranks import of_environment
 
 
 def train(
@@ -37,7 +38,17 @@ def train(
         )
     except (Interrupted, KeyboardInterrupt) as stop:
         # A KeyboardInterrupt comes from an evaluation, or from a second Ctrl-C: what is stored stands.
-        print(f"{stop or 'stopped'}; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
+        if of_environment().first:
+            print(f"{stop or 'stopped'}; to go on: {_command()}", file=sys.stderr)
         raise SystemExit(stop.exit_status if isinstance(stop, Interrupted) else 130) from None
+    if not of_environment().first:
+        return
     print(f"done: {run.folder.path}")
     print(f"look: gossamer report {shlex.quote(str(run.folder.path))} -o report.html")
+
+
+def _command() -> str:
+    """Return what to write in a shell to start again what this process is part of."""
+    processes = of_environment().world
+    starter = ["torchrun", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    return shlex.join([*starter, "gossamer", *sys.argv[1:]])

@@ -6,7 +6,7 @@ from torch import Tensor
 from gossamer.data.augment import Augmentation
 from gossamer.data.dataset import DataSet
 from gossamer.errors import ConfigError
-from gossamer.seeding import Draws
+from gossamer.seeding import Draws, Part
 from gossamer.types import Batch
 
 
@@ -37,17 +37,18 @@ def make_batch(
     draws: Draws,
     device: torch.device | str,
     *,
-    share: slice | None = None,
+    part: Part | None = None,
 ) -> Batch:
     """Return the batch of positions: (B,) int64, augmented on `device`; x is float32 in [0, 1].
 
-    share: which of the positions this rank takes; the augmentation is still drawn for all of them, so that ranks
-    together see what one process would. The batch's index holds these positions, not those of the source part.
+    part: which of the positions this process takes; the augmentation is still drawn for all of them, so that
+    processes together see what one would. The batch's index holds these positions, not those of the source part.
     """
     view = augmentation.draw(positions.shape[0], dataset.image_shape, draws.at("augmentation"), device)
-    if share is not None:
-        view = view.select(torch.arange(positions.shape[0])[share])
-        positions = positions[share]
+    if part is not None:
+        rows = torch.tensor(part.rows)
+        view = view.select(rows.to(device))
+        positions = positions[rows]
     chosen = positions.to(dataset.labels.device)
     labels = dataset.labels[chosen].to(device)
     return Batch(
@@ -56,4 +57,5 @@ def make_batch(
         index=positions.to(device),
         labelled=torch.ones_like(labels, dtype=torch.bool),
         view=view,
+        part=part,
     )

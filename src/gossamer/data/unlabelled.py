@@ -14,7 +14,7 @@ from gossamer.data.batches import make_batch
 from gossamer.data.dataset import DataSet, from_tensors
 from gossamer.data.images import SUFFIXES, Decoding, Listing, load_images
 from gossamer.errors import DataError
-from gossamer.seeding import Draws
+from gossamer.seeding import Draws, Part
 from gossamer.types import Batch
 
 _IMAGE_KEYS, _LABEL_KEYS = ("x", "images"), ("y", "labels")
@@ -61,10 +61,13 @@ def mixed_batch(
     augmentation: Augmentation,
     draws: Draws,
     device: torch.device | str,
+    *,
+    part: Part | None = None,
 ) -> Batch:
     """Return the batch of labelled positions: (B,) and `count` pseudo-labelled images, shuffled together.
 
     The latter are drawn with replacement (Carmon et al., NeurIPS 2019); their index counts on from the labelled set's.
+    part: which of the batch is wanted; everything is still drawn for the whole.
     """
     generator = draws.at("unlabelled").generator()
     drawn = torch.randint(len(pool), (count,), generator=generator)
@@ -72,13 +75,17 @@ def mixed_batch(
     made = [make_batch(data, chosen, Augmentation(), draws, device) for data, chosen, _ in parts]
     view = augmentation.draw(len(positions) + count, labelled.image_shape, draws.at("augmentation"), device)
     order = torch.randperm(len(positions) + count, generator=draws.at("mixture").generator()).to(device)
+    if part is not None:
+        rows = torch.tensor(part.rows, device=device)
+        order, view = order[rows], view.select(rows)
     index = torch.cat([batch.index + offset for batch, (_, _, offset) in zip(made, parts, strict=True)])
     return Batch(
         x=view.apply(torch.cat([batch.x for batch in made])[order]),
         y=torch.cat([batch.y for batch in made])[order],
         index=index[order],
-        labelled=(torch.arange(len(order), device=device) < len(positions))[order],
+        labelled=order < len(positions),
         view=view,
+        part=part,
     )
 
 

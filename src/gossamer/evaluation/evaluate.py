@@ -18,7 +18,7 @@ from gossamer.evaluation.outcomes import Bench, interval, share
 from gossamer.evaluation.plan import plan_of
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.samples import Data, as_dataset, select_samples
-from gossamer.evaluation.shards import Shard
+from gossamer.evaluation.shards import WHOLE, Shard
 from gossamer.evaluation.standing import Progress
 from gossamer.evaluation.subject import Subject, at_rest, count_weights, of_parent, place_of, prepare, seed_noise
 from gossamer.evaluation.trials import Attacks, Trial, parameters, plan_trials
@@ -30,8 +30,6 @@ from gossamer.types import Model, Precision
 
 SURROGATE_CHECK = 8
 """Images on which a surrogate must give the model's logits."""
-
-WHOLE = Shard()
 
 
 def evaluate(

@@ -49,6 +49,11 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.rank}/{self.of}"
 
+    @property
+    def label(self) -> str:
+        """How its files are named."""
+        return f"shard-{self.rank}-of-{self.of}"
+
     def part(self, dataset: DataSet) -> DataSet:
         """Return this shard's samples; raises ConfigError where there are fewer samples than shards."""
         if self.of == 1:
@@ -58,6 +63,9 @@ class Shard:
                 "shards", expected=f"at most {len(dataset)}, one a sample", got=self.of, remedy="ask for fewer"
             )
         return dataset.subset(torch.arange(self.rank, len(dataset), self.of))
+
+
+WHOLE = Shard()
 
 
 def merge(parts: Sequence[Evaluation]) -> Evaluation:

@@ -74,7 +74,7 @@ class Slimming:
         """Remove channels of the model in place, until it keeps at most the density; raises ConfigError."""
         FromState("pretrain.end")(model, scene)
         self._parent = _count(model)
-        example = torch.zeros(1, *scene.data.image_shape, device=scene.place.device)
+        example = scene.place.images(torch.zeros(1, *scene.data.image_shape, device=scene.place.device))
         _remove(model, example, self._share(model, example), all_layers=self._all_layers)
 
     def sparsifier(self) -> Sparsifier:

@@ -12,6 +12,7 @@ from gossamer.sparsity.twin import FirstFactors, Structure, TwinRepresentation
 from gossamer.training.monitors import Probe
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
+from gossamer.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class ProbeFrom(Probe):
 
     start: int = 0
 
-    def __call__(self, epoch: int, model: nn.Module, *, last: bool, seed: int) -> dict[str, float | None]:
+    def __call__(
+        self, epoch: int, model: nn.Module, *, last: bool, seed: int, ranks: Ranks = ALONE
+    ) -> dict[str, float | None]:
         """Return the measures of an epoch, or None under each name where it is not its turn."""
         if epoch < self.start:
             return dict.fromkeys([f"{self.part}/clean", *(f"{self.part}/{name}" for name in self.attacks)])
-        return super().__call__(epoch, model, last=last, seed=seed)
+        return super().__call__(epoch, model, last=last, seed=seed, ranks=ranks)
 
 
 @dataclass(frozen=True, kw_only=True)

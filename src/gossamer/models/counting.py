@@ -15,7 +15,7 @@ def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[s
     a layer called twice counts twice; biases, batch norms and operations called as functions do not count.
     A copy of the model runs once, in eval mode: the model itself stays as it is.
     """
-    twin = copy.deepcopy(model).eval()
+    twin = copy.deepcopy(model).eval().float()
     counts: dict[str, int] = {}
     for name, module in twin.named_modules():
         work = _work(module)
@@ -23,7 +23,7 @@ def multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[s
             module.register_forward_hook(_recorder(counts, f"{name}.weight" if name else "weight", work))
     parameter = next(twin.parameters(), torch.empty(0))
     with torch.no_grad():
-        twin(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+        twin(torch.zeros(1, *image_shape, device=parameter.device))
     return counts
 
 

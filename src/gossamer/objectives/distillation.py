@@ -55,7 +55,7 @@ class Distillation:
 
     def craft(self, model: nn.Module, batch: Batch, attack: Attack | None, state: State, *, draws: Draws) -> Tensor:
         """Return batch.x: (N, C, H, W), or for a share mix_ratio of the batches its adversarial examples."""
-        if self.mix_ratio == 0.0 or float(draws.at("mix").uniform((1,))) >= self.mix_ratio:
+        if self.mix_ratio == 0.0 or float(draws.at("mix").uniform(())) >= self.mix_ratio:
             return batch.x
         return attack_inputs("distillation", attack, model, batch.x, batch.y, draws=draws)
 

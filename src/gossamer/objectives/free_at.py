@@ -1,6 +1,7 @@
 """Free adversarial training (Shafahi et al., NeurIPS 2019): one backward moves the weights and the perturbation."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,15 @@ class FreeAT:
     replays: int = 8
     step: StepRule = WHOLE
 
+    state_rows: ClassVar[str] = "batch"
+
     def __post_init__(self) -> None:
         check_count("objective.replays", self.replays)
 
     def initial_state(
         self, n: int, image_shape: tuple[int, int, int], *, draws: Draws, device: torch.device
     ) -> dict[str, Tensor]:
-        """Return nothing: delta is 0, of the first batch's shape, when that batch comes."""
+        """Return nothing: delta is 0, of the shape of the first whole batch, when that batch comes."""
         return {}
 
     def craft(
@@ -48,8 +51,9 @@ class FreeAT:
     ) -> Tensor:
         """Return x + delta in ball and box: (N, C, H, W), a leaf that takes a gradient; nothing is attacked."""
         if DELTA not in state:
-            state[DELTA] = torch.zeros(batch.x.shape, device=batch.x.device)
-        return self.threat.project(batch.x + state[DELTA][: len(batch.x)], batch.x).detach().requires_grad_()
+            whole = len(batch.x) if batch.part is None else batch.part.of
+            state[DELTA] = batch.x.new_zeros(whole, *batch.x.shape[1:])
+        return self.threat.project(batch.x + state[DELTA][_places(batch)], batch.x).detach().requires_grad_()
 
     def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
         """Return the mean cross-entropy of x_adv: (N, C, H, W), and what its gradient does to delta."""
@@ -57,6 +61,10 @@ class FreeAT:
 
         def move(gradient: Tensor, state: State) -> None:
             moved = x_adv.detach() + self.threat.steepest(gradient, x_adv.detach(), size=size)
-            state[DELTA][: len(moved)] = self.threat.project(moved, batch.x) - batch.x
+            state[DELTA][_places(batch)] = (self.threat.project(moved, batch.x) - batch.x).to(state[DELTA])
 
         return replace(Adversarial().loss(model, batch, x_adv, draws=draws), after_backward=move)
+
+
+def _places(batch: Batch) -> slice | list[int]:
+    return slice(len(batch.x)) if batch.part is None else list(batch.part.rows)

@@ -203,7 +203,8 @@ class Machine(Section):
 
     device: str = "auto"
     threads: PositiveInt | None = None
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "float64"] = "float32"
+    sync_batch_norm: bool = False
     channels_last: bool = True
     compile: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
+from gossamer.evaluation.shards import WHOLE, Shard, merge
 from gossamer.evaluation.standing import Progress as Standings
 from gossamer.recipe.build import build_evaluation_attacks, build_model, build_phases, check
 from gossamer.recipe.identity import phase_keys
@@ -31,6 +32,7 @@ from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
 from gossamer.training.phases import Phase
 from gossamer.training.progress import Progress, Silent
+from gossamer.training.ranks import Ranks, joined
 from gossamer.training.rehearsal import rehearse
 from gossamer.training.run import run_phases
 from gossamer.training.tensorboard import Scalars
@@ -49,11 +51,12 @@ def train(
 
     out: the run folder, by default runs/NAME. A run that was stopped goes on from its last checkpoint, one that is done
     is only evaluated where an evaluation is missing. Raises ConfigError before anything starts, RunError for what
-    stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
+    stops a run, and `gossamer.training.interruption.Interrupted` after a signal. Under torchrun, its processes train
+    the run together: each takes its part of every batch, the first one writes, and all return the open run.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
     path = Path(out) if out is not None else Path("runs") / run_name(chosen)
-    with _begun(chosen, path, data_dir, progress or Silent()) as begun:
+    with joined(chosen.machine.device) as ranks, _begun(chosen, path, data_dir, progress, ranks) as begun:
         begun.train(begun.phases, allow_drift=allow_numeric_drift)
         _judge(begun.run, begun.job.place, begun.job.progress)
     return begun.run
@@ -75,7 +78,7 @@ def train_one(
     it gives beside its own. Nothing is evaluated. Raises what `train` raises, and RunError where this machine would
     train a phase of another key.
     """
-    with _begun(recipe, out, data_dir, progress or Silent()) as begun:
+    with joined(recipe.machine.device) as ranks, _begun(recipe, out, data_dir, progress, ranks) as begun:
         if key is not None and (mine := begun.keys()[index]) != key:
             raise RunError(
                 f"phase {begun.phases[index].name}",
@@ -115,8 +118,11 @@ class _Begun:
 
 
 @contextmanager
-def _begun(chosen: Recipe, path: Path, data_dir: Path | None, shown: Progress) -> Generator[_Begun]:
+def _begun(
+    chosen: Recipe, path: Path, data_dir: Path | None, progress: Progress | None, ranks: Ranks
+) -> Generator[_Begun]:
     """Check everything, then hold the run folder and say what the run is."""
+    shown = progress if progress is not None and ranks.first else Silent()
     check(chosen)
     machine = chosen.machine
     where = place(
@@ -125,6 +131,8 @@ def _begun(chosen: Recipe, path: Path, data_dir: Path | None, shown: Progress) -
         channels_last=machine.channels_last,
         compile=machine.compile,
         threads=machine.threads,
+        ranks=ranks,
+        sync_batch_norm=machine.sync_batch_norm,
     )
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases = build_phases(chosen, prepared.parts)
@@ -132,15 +140,16 @@ def _begun(chosen: Recipe, path: Path, data_dir: Path | None, shown: Progress) -
     if not RunFolder(path).recipe.exists():
         rehearse(phases, lambda: build_model(chosen, prepared.parts.train), prepared.parts.train)
     unlabelled = open_source(chosen, prepared.parts.train, path, data_dir)
-    folder = _folder(path, chosen)
-    with lock.writer(folder), shown:
-        about = environment(where.device, precision=machine.precision, compiled=machine.compile)
-        images = {**_checksums(prepared), **(unlabelled.checksums if unlabelled else {})}
-        if folder.recipe.exists():
-            _refuse_other_images(folder, images)
-        else:
-            atomic.write_json(folder.env, {**about, "data": images})
-            atomic.write_text(folder.recipe, to_yaml(chosen))
+    about = environment(where.device, precision=machine.precision, compiled=machine.compile, processes=ranks.world)
+    with ExitStack() as held:
+        with ranks.first_then_others():
+            folder = _folder(path, chosen)
+            if ranks.first:
+                held.enter_context(lock.writer(folder))
+            images = {**_checksums(prepared), **(unlabelled.checksums if unlabelled else {})}
+            _begin_folder(folder, chosen, about, images, writes=ranks.first)
+            labelled = unlabelled.dataset(prepared.parts.train, where) if unlabelled else None
+        held.enter_context(shown)
         job = Job(
             run=folder,
             seed=chosen.seed,
@@ -149,11 +158,21 @@ def _begun(chosen: Recipe, path: Path, data_dir: Path | None, shown: Progress) -
             progress=shown,
             identity=about["numeric"],
             checkpoint_seconds=machine.checkpoint_seconds,
-            scalars=_scalars(folder) if machine.tensorboard else None,
-            unlabelled=unlabelled.dataset(prepared.parts.train, where) if unlabelled else None,
+            scalars=_scalars(folder) if machine.tensorboard and ranks.first else None,
+            unlabelled=labelled,
         )
         labels = unlabelled.checksums if unlabelled else None
         yield _Begun(run=prepared, phases=phases, job=job, unlabelled=labels)
+
+
+def _begin_folder(
+    folder: RunFolder, chosen: Recipe, about: Mapping[str, Any], images: Mapping[str, str | None], *, writes: bool
+) -> None:
+    if folder.recipe.exists():
+        _refuse_other_images(folder, images)
+    elif writes:
+        atomic.write_json(folder.env, {**about, "data": images})
+        atomic.write_text(folder.recipe, to_yaml(chosen))
 
 
 def _checksums(run: OpenRun) -> dict[str, str | None]:
@@ -203,9 +222,9 @@ def _substance(recipe: Recipe) -> str:
 
 def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
     """Write what evaluation and report need, where it is not there yet."""
-    model = run.model().to(where.device)
+    model, ranks = run.model().to(where.device), where.ranks
     network = run.folder.result("network")
-    if not network.exists():
+    if ranks.first and not network.exists():
         parent = build_model(run.recipe, run.parts.test)
         records.write(network, describe_network(model, run.parts.test.image_shape, parent=parent))
     for spec in run.recipe.evaluation:
@@ -213,11 +232,28 @@ def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
         if path.exists():
             continue
         shown.note(f"evaluating: {spec.attack}")
-        measured = evaluate_spec(run, model, spec, shown.evaluation)
-        records.write(path, measured)
-        shown.note(str(measured))
-    if not panel.names(run.folder):
+        if not ranks.several:
+            records.write(path, evaluate_spec(run, model, spec, shown.evaluation))
+        else:
+            _evaluate_together(run, model, spec, path, ranks, shown.evaluation)
+        shown.note(str(records.read(Measured, path)))
+    if ranks.first and not panel.names(run.folder):
         _draw_panel(run, model)
+    ranks.wait()
+
+
+def _evaluate_together(
+    run: OpenRun, model: torch.nn.Module, spec: Evaluation, path: Path, ranks: Ranks, progress: Standings
+) -> None:
+    """Let every rank evaluate its shard, and the first one merge and write what all of them found."""
+    mine = Shard(ranks.rank, ranks.world)
+    parts = [run.folder.partial / f"{path.stem}-{Shard(rank, ranks.world).label}.json" for rank in range(ranks.world)]
+    records.write(parts[ranks.rank], evaluate_spec(run, model, spec, progress, shard=mine))
+    ranks.wait()
+    with ranks.first_then_others():
+        if ranks.first:
+            records.write(path, merge([records.read(Measured, part) for part in parts]))
+    parts[ranks.rank].unlink()
 
 
 def result_name(spec: Evaluation, threat: ThreatModel) -> str:
@@ -250,9 +286,15 @@ def _file_name(attack: str, norm: str, radii: Sequence[float]) -> str:
 
 
 def evaluate_spec(
-    run: OpenRun, model: torch.nn.Module, spec: Evaluation, progress: Standings | None = None
+    run: OpenRun,
+    model: torch.nn.Module,
+    spec: Evaluation,
+    progress: Standings | None = None,
+    *,
+    shard: Shard = WHOLE,
 ) -> Measured:
-    """Return the evaluation of a run's network that a recipe asks for, on the test part."""
+    """Return the evaluation of a run's network that a recipe asks for, on the test part or on one shard of it."""
+    name = result_name(spec, run.threat) + ("" if shard.of == 1 else f"-{shard.label}")
     return evaluate(
         model,
         run.parts.test,
@@ -263,7 +305,8 @@ def evaluate_spec(
         name=run.folder.name,
         dense_weights=run.dense_weights(),
         progress=progress,
-        partial=run.folder.partial / result_name(spec, run.threat),
+        partial=run.folder.partial / name,
+        shard=shard,
     )
 
 

@@ -17,6 +17,7 @@ def environment(
     precision: str = "float32",
     threads: int | None = None,
     compiled: bool = False,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return what a result needs beside it to be believed: versions, machine, and the numeric identity."""
     return {
@@ -25,7 +26,9 @@ def environment(
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "numeric": numeric_identity(device, precision=precision, threads=threads, compiled=compiled),
+        "numeric": numeric_identity(
+            device, precision=precision, threads=threads, compiled=compiled, processes=processes
+        ),
     }
 
 
@@ -35,10 +38,11 @@ def numeric_identity(
     precision: str = "float32",
     threads: int | None = None,
     compiled: bool = False,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return the values that must be equal for a resumed run to end in the same bits.
 
-    threads: intra-operation threads, those in force where None.
+    threads: intra-operation threads, those in force where None; processes: that train together.
     """
     return {
         "cpu": _cpu_model(),
@@ -49,6 +53,7 @@ def numeric_identity(
         "precision": precision,
         "threads": torch.get_num_threads() if threads is None else threads,
         "compiled": compiled,
+        **({"processes": processes} if processes > 1 else {}),
     }
 
 

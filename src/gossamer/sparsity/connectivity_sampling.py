@@ -118,7 +118,7 @@ class ConnectivitySampling(SignedWeights):
             positions = flat(was_active).nonzero().flatten()
             generator = draws.at("noise", layer.name).generator(theta.device)
             noise = torch.randn(positions.numel(), generator=generator, device=theta.device)
-            flat(theta).index_add_(0, positions, noise, alpha=scale)
+            flat(theta).index_add_(0, positions, noise.to(theta.dtype), alpha=scale)
 
     def _missing(self, active: list[int], draws: Draws) -> list[int]:
         """Return R = max(0, K - active) connections, drawn among the layers in proportion to their size."""

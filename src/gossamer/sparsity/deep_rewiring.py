@@ -76,7 +76,8 @@ class DeepRewiring(SignedWeights):
             positions = flat(theta > 0).nonzero().flatten()
             generator = draws.at("noise", layer.name).generator(theta.device)
             noise = torch.randn(positions.numel(), generator=generator, device=theta.device)
-            flat(theta).index_add_(0, positions, noise.mul_(self._sigma).sub_(self._l1), alpha=self._rate)
+            moved = noise.mul_(self._sigma).sub_(self._l1).to(theta.dtype)
+            flat(theta).index_add_(0, positions, moved, alpha=self._rate)
 
     def _missing(self, active: list[int], draws: Draws) -> list[int]:
         wanted = [self._wanted[layer.name] for layer in self._layers]

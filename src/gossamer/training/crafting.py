@@ -46,5 +46,5 @@ class Crafter:
             if self._surrogate is not None and self._fast_call is not None:
                 self._surrogate.refresh(model)
                 return objective.craft(self._fast_call, batch, attack, state, draws=draws)  # pyright: ignore[reportArgumentType]
-            with crafting(model, self._batch_norm):
+            with crafting(model, self._batch_norm), self._place.synchronised(model):
                 return objective.craft(network or model, batch, attack, state, draws=draws)  # pyright: ignore[reportArgumentType]

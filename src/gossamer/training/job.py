@@ -54,7 +54,9 @@ class Job:
     _saved: float = field(default_factory=time.monotonic)
 
     def log(self, line: Line, epochs: int) -> None:
-        """Append the line of an epoch to the metrics, and show it."""
+        """Append the line of an epoch to the metrics, and show it; the first of several processes writes."""
+        if not self.place.ranks.first:
+            return
         MetricsLog(self.run).append(line)
         if self.scalars is not None:
             self.scalars.add(line)
@@ -63,6 +65,8 @@ class Job:
     def save(self, phase: Phase, training: Training) -> None:
         """Save a checkpoint now; raises RunError where the weights are not finite, and keeps the last good one."""
         _refuse_infinite_weights(phase, training)
+        if not self.place.ranks.first:
+            return
         meta = {
             "phase": phase.name,
             "metrics_offset": MetricsLog(self.run).offset,
@@ -75,7 +79,7 @@ class Job:
 
     def save_if_due(self, phase: Phase, training: Training) -> None:
         """Save a checkpoint if the last one is old enough."""
-        if time.monotonic() - self._saved >= self.checkpoint_seconds:
+        if self.place.ranks.first and time.monotonic() - self._saved >= self.checkpoint_seconds:
             self.save(phase, training)
 
     def report(
@@ -86,6 +90,8 @@ class Job:
         message: str = "",
     ) -> None:
         """Write where the run stands."""
+        if not self.place.ranks.first:
+            return
         status.write(
             self.run,
             status.Status(
@@ -102,7 +108,7 @@ class Job:
 
     def report_done(self) -> None:
         """Write that the run is trained to its end, where that is not written yet."""
-        seen = status.read(self.run)
+        seen = status.read(self.run) if self.place.ranks.first else None
         if seen is not None and seen.state != "done":
             status.write(self.run, replace(seen, state="done", message="", updated=now()))
 
@@ -118,23 +124,25 @@ def _refuse_infinite_weights(phase: Phase, training: Training) -> None:
             )
 
 
-def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool) -> Checkpoint | None:
-    """Return the checkpoint to go on from, and cut the metrics back to it.
+def resumable(run: RunFolder, identity: Mapping[str, Any], *, allow_drift: bool, cut: bool = True) -> Checkpoint | None:
+    """Return the checkpoint to go on from, and cut the metrics back to it where this process writes them.
 
     Raises RunError where machine, torch build, precision or thread count are not those of the checkpoint, since the
     run would then end in other bits; `allow_drift` accepts that.
     """
     found = checkpoints.load_last(run)
     if found is None:
-        MetricsLog(run).cut(0)
+        if cut:
+            MetricsLog(run).cut(0)
         return None
     drift = differences(found.meta["identity"], identity)
     if drift and not allow_drift:
         raise RunError(
             f"resuming {run.path}",
-            expected="the machine, torch build, precision and thread count that it began with",
+            expected="the machine, torch build, precision, threads and number of processes that it began with",
             got="; ".join(drift),
             remedy="go on there, or accept other bits with --allow-numeric-drift",
         )
-    MetricsLog(run).cut(found.meta["metrics_offset"])
+    if cut:
+        MetricsLog(run).cut(found.meta["metrics_offset"])
     return found

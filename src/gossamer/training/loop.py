@@ -1,5 +1,6 @@
 """The training loop: one phase, from its first step or from where a checkpoint left it, to its end."""
 
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +12,7 @@ from gossamer.data import DataSet, epoch_order, make_batch
 from gossamer.data.unlabelled import mixed_batch
 from gossamer.errors import RunError
 from gossamer.runs import atomic
-from gossamer.seeding import Draws, derive
+from gossamer.seeding import Draws, Part, derive
 from gossamer.sparsity import Finalised
 from gossamer.training.averages import Average
 from gossamer.training.checkpointing import Training
@@ -23,7 +24,7 @@ from gossamer.training.monitors import Highest, Measuring, decide
 from gossamer.training.phases import Phase, epoch_state
 from gossamer.training.progress import Glance
 from gossamer.training.scene import Scene, count_steps, labelled_size
-from gossamer.types import Attack, Batch, Loss
+from gossamer.types import Attack, Batch, Loss, Objective
 
 
 def begin(phase: Phase, model: nn.Module, scene: Scene) -> Training:
@@ -38,7 +39,7 @@ def begin(phase: Phase, model: nn.Module, scene: Scene) -> Training:
     sparsifier.attach(model, scene.draws.at("sparsifier"), scene.horizon)
     place.prepare(model)
     objective = phase.objective if phase.equip is None else phase.equip(phase.objective, scene)
-    return Training(
+    training = Training(
         model=model,
         objective=objective,
         optimizer=phase.optimizer.build(model, sparsifier.undecayed()),
@@ -48,6 +49,16 @@ def begin(phase: Phase, model: nn.Module, scene: Scene) -> Training:
         monitors=list(phase.monitors()),
         best=Highest(phase.select) if phase.select else None,
     )
+    if place.ranks.several:
+        _begin_alike(training, place)
+    return training
+
+
+def _begin_alike(training: Training, place: Place) -> None:
+    """Take over what the first rank found: scores of a start may differ in their last bits from GPU to GPU."""
+    tensors = training.tensors()
+    place.ranks.take_first(list(tensors.values()))
+    training.restore(tensors, training.meta())
 
 
 def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> None:
@@ -61,6 +72,10 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
     pool = None if job.unlabelled is None else job.unlabelled.to(job.place.device)
     size = labelled_size(phase)
     steps = count_steps(phase, data)
+    ranks = job.place.ranks
+    whole = min(size, len(data)) + phase.batch_size - size
+    ranks.check_divides(whole, "training.batch_size")
+    part = ranks.part(whole)
     crafter = Crafter(training.model, job.place, phase.attack_bn, fast=phase.fast)
     network = job.place.compiled(training.model)
     if training.step == 0:
@@ -76,16 +91,16 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
             factor = phase.schedule(training.step, phase.epochs * steps, steps)
             training.rate = phase.optimizer.set_rates(training.optimizer, factor)
             with _failures_told(phase, training):
-                batch = _batch(phase, data, pool, positions, here, job.place.device)
-                drawn = here.at("replay", replay) if replay else here
+                batch = _batch(phase, data, pool, positions, here, job.place.device, part)
+                drawn = ranks.draws(here.at("replay", replay) if replay else here, part)
                 train_step(
                     phase, training, batch, attack, crafter=crafter, network=network, place=job.place, draws=drawn
                 )
             training.advance(time.monotonic() - began)
             _show(phase, training, job, steps)
-            if watch.signal is not None:
+            if ranks.any(watch.signal is not None):
                 job.save(phase, training)
-                raise Interrupted(watch.signal)
+                raise Interrupted(watch.signal or signal.SIGTERM)
             if training.index < steps:
                 job.save_if_due(phase, training)
         improved = _end_epoch(phase, training, job, steps)
@@ -95,17 +110,23 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
             job.save(phase, training)
         job.save_if_due(phase, training)
     job.save(phase, training)
-    if watch.signal is not None:
-        raise Interrupted(watch.signal)
+    if ranks.any(watch.signal is not None):
+        raise Interrupted(watch.signal or signal.SIGTERM)
 
 
 def _batch(
-    phase: Phase, data: DataSet, pool: DataSet | None, positions: Tensor, draws: Draws, device: torch.device
+    phase: Phase,
+    data: DataSet,
+    pool: DataSet | None,
+    positions: Tensor,
+    draws: Draws,
+    device: torch.device,
+    part: Part | None,
 ) -> Batch:
     count = phase.batch_size - labelled_size(phase)
     if pool is None or not count:
-        return make_batch(data, positions, phase.augmentation, draws, device)
-    return mixed_batch(data, positions, pool, count, phase.augmentation, draws, device)
+        return make_batch(data, positions, phase.augmentation, draws, device, part=part)
+    return mixed_batch(data, positions, pool, count, phase.augmentation, draws, device, part=part)
 
 
 def finalised(training: Training, job: Job) -> Finalised:
@@ -133,6 +154,33 @@ def train_step(
     # Dropout and the like draw from the global generator, so that it too is a function of the step.
     torch.manual_seed(derive(draws.seed, *draws.keys, "model"))
     batch = place.batch(batch)
+    x_adv, loss = _gradients(phase, training, batch, attack, crafter, network, place, draws)
+    if loss.after_backward is not None and x_adv.grad is not None:
+        loss.after_backward(x_adv.grad, training.state)
+    place.ranks.exchange(training.state, _state_rows(training.objective, batch))
+    training.sparsifier.before_step(training.step, training.optimizer)
+    if phase.clip is not None:
+        nn.utils.clip_grad_norm_(training.model.parameters(), phase.clip)
+    training.optimizer.step()
+    training.sparsifier.after_step(training.step, training.optimizer)
+    if place.ranks.several:
+        place.ranks.take_first([each for each in training.model.buffers() if each.is_floating_point()])
+    if training.average is not None:
+        training.average.after_step(training.epoch, training.model)
+    training.totals.add(loss, batch, place.ranks.sums)
+
+
+def _gradients(
+    phase: Phase,
+    training: Training,
+    batch: Batch,
+    attack: Attack | None,
+    crafter: Crafter,
+    network: Callable[[Tensor], Tensor],
+    place: Place,
+    draws: Draws,
+) -> tuple[Tensor, Loss]:
+    """Craft, and leave the mean gradient over all ranks in the parameters; returns x_adv and the loss."""
     x_adv = crafter(
         training.objective,
         training.model,
@@ -146,24 +194,23 @@ def train_step(
     training.optimizer.zero_grad(set_to_none=True)
 
     def compute() -> tuple[Loss, Tensor]:
-        with place.autocast():
+        with place.autocast(), place.synchronised(training.model):
             loss = training.objective.loss(network, batch, x_adv, draws=draws.at("loss"))  # pyright: ignore[reportArgumentType]
             return loss, _with_penalties(phase, training, loss.total)
 
-    with _perturbed(phase, training, lambda: compute()[0].total):
+    with _perturbed(phase, training, lambda: compute()[0].total, place):
         loss, total = compute()
-        _refuse_infinite(total, phase, training)
+        _refuse_infinite(total, phase, training, place)
         total.backward()
-    if loss.after_backward is not None and x_adv.grad is not None:
-        loss.after_backward(x_adv.grad, training.state)
-    training.sparsifier.before_step(training.step, training.optimizer)
-    if phase.clip is not None:
-        nn.utils.clip_grad_norm_(training.model.parameters(), phase.clip)
-    training.optimizer.step()
-    training.sparsifier.after_step(training.step, training.optimizer)
-    if training.average is not None:
-        training.average.after_step(training.epoch, training.model)
-    training.totals.add(loss, batch)
+    place.ranks.average([parameter.grad for parameter in training.model.parameters()])
+    return x_adv, loss
+
+
+def _state_rows(objective: Objective, batch: Batch) -> Tensor:
+    """Return which rows of its state an objective has moved for the images of a batch."""
+    if getattr(objective, "state_rows", "image") == "batch" and batch.part is not None:
+        return torch.tensor(batch.part.rows)
+    return batch.index
 
 
 def _with_penalties(phase: Phase, training: Training, total: Tensor) -> Tensor:
@@ -174,10 +221,14 @@ def _with_penalties(phase: Phase, training: Training, total: Tensor) -> Tensor:
     return total
 
 
-def _perturbed(phase: Phase, training: Training, loss: Callable[[], Tensor]) -> AbstractContextManager[None]:
+def _perturbed(
+    phase: Phase, training: Training, loss: Callable[[], Tensor], place: Place
+) -> AbstractContextManager[None]:
     if phase.perturbation is None:
         return nullcontext()
-    return phase.perturbation.around(training.model, training.sparsifier, training.epoch, loss)
+    return phase.perturbation.around(
+        training.model, training.sparsifier, training.epoch, loss, average=place.ranks.average
+    )
 
 
 def publish(phase: Phase, training: Training, job: Job) -> None:
@@ -192,6 +243,9 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
     if training.average is not None:
         training.average.after_epoch(epoch, training.model)
     masks = training.sparsifier.masks()
+    what = f"after epoch {epoch + 1} of {phase.name}"
+    job.place.ranks.check_same(f"masks {what}", masks)
+    job.place.ranks.check_same(f"weights {what}", training.model.state_dict())
     means = training.totals.means()
     measured = _probe(phase, training, job)
     metrics = {**means, **measured}
@@ -242,18 +296,21 @@ def _probe(phase: Phase, training: Training, job: Job) -> dict[str, float | None
     if not phase.probes:
         return {}
     last = training.epoch + 1 == phase.epochs
-    module = finalised(training, job).module
+    module = finalised(training, job).module.float()
     return {
         name: value
         for probe in phase.probes
-        for name, value in probe(training.epoch, module, last=last, seed=job.seed).items()
+        for name, value in probe(training.epoch, module, last=last, seed=job.seed, ranks=job.place.ranks).items()
     }
 
 
 def store(job: Job, name: str, what: Finalised) -> None:
     """Write a named state of the run: the tensors of what would ship, its form, and its dense parent's weights."""
+    if not job.place.ranks.first:
+        return
     about = {"form": what.form, "kind": what.kind, "dense_weights": str(what.dense_weights)}
-    atomic.write_safetensors(job.run.state(name), what.module.state_dict(), about)
+    # What ships is float32, whatever it was trained in.
+    atomic.write_safetensors(job.run.state(name), what.module.float().state_dict(), about)
 
 
 def _show(phase: Phase, training: Training, job: Job, steps: int) -> None:
@@ -287,13 +344,13 @@ def _images(job: Job) -> Iterator[Tensor]:
         yield job.place.images(data.float(positions))
 
 
-def _refuse_infinite(total: Tensor, phase: Phase, training: Training) -> None:
-    if bool(torch.isfinite(total)):
+def _refuse_infinite(total: Tensor, phase: Phase, training: Training, place: Place) -> None:
+    if place.ranks.all(torch.isfinite(total.detach())):
         return
     raise RunError(
         f"loss of {phase.name}, epoch {training.epoch + 1}, step {training.index + 1}",
         expected="a finite number",
-        got=float(total.detach()),
+        got=float(total.detach()) if not bool(torch.isfinite(total)) else "another one in another process",
         remedy=f"{DIVERGED}; the last good checkpoint is kept",
     )
 

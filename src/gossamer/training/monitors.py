@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import nn
 
 from gossamer.data.dataset import DataSet
@@ -12,7 +13,9 @@ from gossamer.errors import ConfigError
 from gossamer.evaluation.batches import Batches, default_batch_size
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.outcomes import Bench, share
+from gossamer.evaluation.shards import Shard
 from gossamer.evaluation.subject import Subject, at_rest, place_of
+from gossamer.training.ranks import ALONE, Ranks
 from gossamer.types import Attack
 
 Metrics: TypeAlias = Mapping[str, float | None]
@@ -27,16 +30,33 @@ class Probe:
     attacks: Mapping[str, Attack]
     every: int = 1
 
-    def __call__(self, epoch: int, model: nn.Module, *, last: bool, seed: int) -> dict[str, float | None]:
-        """Return the measures of an epoch (0-based), or None under each name where it is not its turn."""
+    def __call__(
+        self, epoch: int, model: nn.Module, *, last: bool, seed: int, ranks: Ranks = ALONE
+    ) -> dict[str, float | None]:
+        """Return the measures of an epoch (0-based), or None under each name where it is not its turn.
+
+        ranks: each of several measures its part of the data, and all return what the whole gives.
+        """
         names = [f"{self.part}/clean", *(f"{self.part}/{name}" for name in self.attacks)]
         if (epoch + 1) % self.every and not last:
             return dict.fromkeys(names)
+        shard = Shard(ranks.rank, ranks.world) if len(self.data) >= ranks.world else Shard()
         if not self.attacks:
-            return {names[0]: _clean_accuracy(model, self.data, seed)}
-        seen = evaluate(model, self.data, dict(self.attacks), seed=seed)
-        values = [seen.clean_accuracy, *(result.robust_accuracy for result in seen.attacks)]
+            part = shard.part(self.data)
+            values = [_clean_accuracy(model, part, seed)]
+        else:
+            seen = evaluate(model, self.data, dict(self.attacks), seed=seed, shard=shard)
+            values = [seen.clean_accuracy, *(result.robust_accuracy for result in seen.attacks)]
+        if shard.of > 1:
+            values = _over_parts(values, len(shard.part(self.data)), ranks)
         return dict(zip(names, values, strict=True))
+
+
+def _over_parts(shares: Sequence[float], n: int, ranks: Ranks) -> list[float]:
+    """Return the shares of the whole, given those of this rank's n images."""
+    counts = {str(place): torch.tensor(round(share * n)) for place, share in enumerate(shares)}
+    total = ranks.sums({**counts, "n": torch.tensor(n)})
+    return [float(total[str(place)]) / float(total["n"]) for place in range(len(shares))]
 
 
 def _clean_accuracy(model: nn.Module, data: DataSet, seed: int) -> float:

@@ -33,11 +33,15 @@ def run_phases(
     best state where it selects one or a monitor went back to it, otherwise its end; in both the average of weights
     where it keeps one.
     """
-    _remove_leftovers(job)
-    if job.run.state(FINAL).exists():
+    ranks = job.place.ranks
+    with ranks.first_then_others():
+        if ranks.first:
+            _remove_leftovers(job)
+        done = job.run.state(FINAL).exists()
+        checkpoint = None if done else resumable(job.run, job.identity, allow_drift=allow_drift, cut=ranks.first)
+    if done:
         job.report_done()
         return
-    checkpoint = resumable(job.run, job.identity, allow_drift=allow_drift)
     if checkpoint is not None and checkpoint.warning:
         job.progress.note(checkpoint.warning)
     states: dict[str, Mapping[str, Tensor]] = {}
@@ -54,11 +58,14 @@ def run_phases(
                 unlabelled_n=0 if job.unlabelled is None else len(job.unlabelled),
             )
             _train(scene, job, checkpoint)
+            ranks.wait()
         states.update(_stored(phase, job))
         job.offset += phase.epochs * count_steps(phase, job.data)
     if not ships:
         return
-    atomic.copy(job.run.state(f"{phases[-1].name}.end"), job.run.state(FINAL))
+    with ranks.first_then_others():
+        if ranks.first:
+            atomic.copy(job.run.state(f"{phases[-1].name}.end"), job.run.state(FINAL))
     job.report_done()
 
 
@@ -93,6 +100,8 @@ def _train(scene: Scene, job: Job, checkpoint: Checkpoint | None) -> None:
 
 def _store_end(phase: Phase, training: Training, job: Job) -> None:
     """Write the phase's end, the file that marks it as done."""
+    if not job.place.ranks.first:
+        return
     best = job.run.state(f"{phase.name}.best")
     goes_back = training.verdict.action == "restore" or phase.select is not None
     if goes_back and best.exists():

@@ -1,11 +1,14 @@
 """What an epoch added up to: losses and training accuracies, kept on the device, resumable in the middle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gossamer.types import Batch, Loss
+
+Together: TypeAlias = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 _ACCURACIES = {"natural": "clean_accuracy", "adversarial": "robust_accuracy"}
 
@@ -16,17 +19,10 @@ class Totals:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, loss: Loss, batch: Batch) -> None:
-        """Add one batch; takes nothing off the device."""
-        n = batch.y.numel()
-        self._add("n", torch.as_tensor(n))
-        self._add("loss", loss.total.detach() * n)
-        for name, part in loss.parts.items():
-            self._add(f"{name}_loss", part.detach() * n)
-        for name, logits in loss.logits.items():
-            y, labelled = _of_rows(batch, loss.rows.get(name))
-            self._add(_ACCURACIES[name], ((logits.argmax(1) == y) & labelled).sum())
-            self._add(f"{_ACCURACIES[name]}/n", labelled.sum())
+    def add(self, loss: Loss, batch: Batch, together: Together = lambda values: values) -> None:
+        """Add one batch; takes nothing off the device. together: sums over the processes that share the batch."""
+        for name, value in together(_of_batch(loss, batch)).items():
+            self._add(name, value)
 
     def means(self) -> dict[str, float | None]:
         """Return the means of the epoch so far; None for what no batch told."""
@@ -55,6 +51,18 @@ class Totals:
 
     def _value(self, name: str) -> float:
         return float(self._sums[name]) if name in self._sums else 0.0
+
+
+def _of_batch(loss: Loss, batch: Batch) -> dict[str, Tensor]:
+    n = batch.y.numel()
+    told = {"n": torch.as_tensor(n), "loss": loss.total.detach() * n}
+    for name, part in loss.parts.items():
+        told[f"{name}_loss"] = part.detach() * n
+    for name, logits in loss.logits.items():
+        y, labelled = _of_rows(batch, loss.rows.get(name))
+        told[_ACCURACIES[name]] = ((logits.argmax(1) == y) & labelled).sum()
+        told[f"{_ACCURACIES[name]}/n"] = labelled.sum()
+    return told
 
 
 def _of_rows(batch: Batch, rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,11 @@ from gossamer.errors import ConfigError
 from gossamer.sparsity import Sparsifier, targets
 
 Which: TypeAlias = Callable[[nn.Module], Sequence[nn.Parameter]]
+Averaging: TypeAlias = Callable[[Sequence[Tensor | None]], None]
+
+
+def _alone(gradients: Sequence[Tensor | None]) -> None:
+    """Leave gradients as they are: one process sees the whole batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +58,31 @@ class WeightPerturbation:
 
     @contextmanager
     def around(
-        self, model: nn.Module, sparsifier: Sparsifier, epoch: int, loss: Callable[[], Tensor]
+        self,
+        model: nn.Module,
+        sparsifier: Sparsifier,
+        epoch: int,
+        loss: Callable[[], Tensor],
+        *,
+        average: Averaging = _alone,
     ) -> Generator[None]:
-        """Hold the weights perturbed; afterwards they are as before, to the bit. loss: of the batch, with a graph."""
+        """Hold the weights perturbed; afterwards they are as before, to the bit.
+
+        loss: of the batch, with a graph; average: replaces gradients by their mean over all processes.
+        """
         if epoch < self.start or self.gamma == 0.0:
             yield
             return
         with ExitStack() as restoring:
             if self.which is None:
-                self._perturb_kernels(model, loss, restoring)
+                self._perturb_kernels(model, loss, average, restoring)
             else:
-                self._perturb_stored(self.which(model), model, sparsifier, loss, restoring)
+                self._perturb_stored(self.which(model), model, sparsifier, loss, average, restoring)
             yield
 
-    def _perturb_kernels(self, model: nn.Module, loss: Callable[[], Tensor], restoring: ExitStack) -> None:
+    def _perturb_kernels(
+        self, model: nn.Module, loss: Callable[[], Tensor], average: Averaging, restoring: ExitStack
+    ) -> None:
         layers = targets(model)
         plain = [each.module for each in layers if not parametrize.is_parametrized(each.module, "weight")]
         stored = [cast("nn.Parameter", module.weight) for module in plain]
@@ -77,6 +93,7 @@ class WeightPerturbation:
             if parametrize.is_parametrized(each.module, "weight")
         ]
         gradients = _gradients(model, loss, [*learned, *(shift.by for shift in shifts)])
+        average(gradients)
         restoring.enter_context(_restored(learned))
         weights = [*(parameter.detach().clone() for parameter in learned), *(shift.weight for shift in shifts)]
         with torch.no_grad():
@@ -94,9 +111,11 @@ class WeightPerturbation:
         model: nn.Module,
         sparsifier: Sparsifier,
         loss: Callable[[], Tensor],
+        average: Averaging,
         restoring: ExitStack,
     ) -> None:
         gradients = _gradients(model, loss, chosen)
+        average(gradients)
         restoring.callback(sparsifier.refresh)
         restoring.enter_context(_restored(chosen))
         with torch.no_grad():

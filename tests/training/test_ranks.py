@@ -1,0 +1,211 @@
+"""Do several processes train the network that one would? Equal sums in another order, in float64, on digits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gossamer.errors import ConfigError
+from gossamer.recipe.load import load_recipe
+from gossamer.recipe.train import train
+from gossamer.runs import RunFolder, metrics
+from gossamer.runs.environment import environment
+from gossamer.seeding import Draws, Part
+from gossamer.training import ranks as place_among_others
+from gossamer.training.ranks import ALONE, Ranks
+
+SCRIPT = Path(__file__).parent / "together.py"
+BASE: dict[str, Any] = {
+    "data": {"name": "digits", "train_n": 96, "augmentation": {"crop": 1, "flip": 0.5}, "split": {"held_out": 0.05}},
+    "model": {"name": "digits-cnn"},
+    "threat": "linf:0.1",
+    "objective": {"name": "trades", "beta": 6},
+    "attack": {"steps": 2},
+    "method": {"name": "bcs", "density": 0.1},
+    "training": {"epochs": 2, "batch_size": 32},
+    "machine": {"device": "cpu", "precision": "float64", "sync_batch_norm": True},
+    "evaluation": [],
+}
+PROBES = {"probes": [{"part": "held_out", "attacks": [{"name": "pgd", "steps": 2}]}], "select": "held_out/pgd"}
+SHORT = {"epochs": 2, "batch_size": 32}
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    return {**BASE, **changes}
+
+
+def of_method(name: str, **options: Any) -> dict[str, Any]:
+    return case(method={"name": name, "density": 0.1, **options}, objective={"name": "adversarial"})
+
+
+def of_objective(name: str, **options: Any) -> dict[str, Any]:
+    own = {} if name in ("natural", "free-at", "gaussian") or options.get("update") == "backward" else BASE["attack"]
+    attack = {} if name in ("fast-at", "stored") else own
+    return case(objective={"name": name, **options}, attack=attack)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    **{f"objective-{name}": of_objective(name) for name in ("natural", "mixed-batch", "mart", "weighted", "fast-at")},
+    "objective-stored": of_objective("stored"),
+    "objective-stored-backward": of_objective("stored", update="backward"),
+    "objective-stored-int8": of_objective("stored", storage="int8"),
+    "objective-free-at": of_objective("free-at", replays=2),
+    "objective-gaussian": of_objective("gaussian"),
+    "objective-several": of_objective("several", threats=["linf:0.1", "l2:0.5"]),
+    "training-perturbed-averaged": case(
+        training={**SHORT, "weight_perturbation": {"gamma": 0.005}, "average": {"kind": "ema", "decay": 0.9}}
+    ),
+    "crafting-in-training-mode": case(attack={"steps": 2, "batch_norm": "train"}),
+    "crafting-on-batch-statistics": case(attack={"steps": 2, "batch_norm": "batch"}),
+    **{
+        f"method-{name}": of_method(name)
+        for name in ("hydra", "harp", "robust-subnet", "flying-bird", "rigl", "deep-r", "gradual", "robust-admm", "mad")
+    },
+    "method-rewinding": of_method("rewinding", rewind_epoch=1),
+}
+
+
+def together(cases: dict[str, Any], folder: Path, count: int = 2, **environ: str) -> subprocess.Popen[str]:
+    listed = folder / "cases.json"
+    listed.write_text(json.dumps(cases))
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
+            *(str(SCRIPT), str(listed), str(folder)),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def trained_together(cases: dict[str, Any], folder: Path, count: int = 2) -> None:
+    process = together(cases, folder, count)
+    said, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+
+
+def assert_same(alone: Path, others: Path, *, within: float) -> None:
+    before, after = RunFolder(alone), RunFolder(others)
+    mine, theirs = (load_file(run.state("final")) for run in (before, after))
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert torch.equal(value == 0, theirs[name] == 0), name
+        assert torch.allclose(value.double(), theirs[name].double(), rtol=0, atol=within), name
+    for one, two in zip(metrics.read(before), metrics.read(after), strict=True):
+        told = {key for key, value in one.items() if isinstance(value, float) and "second" not in key}
+        for key in told:
+            assert two[key] == pytest.approx(one[key], rel=1e-6, abs=1e-9), key
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    recipe = case(training={**SHORT, **PROBES}, evaluation=[{"attack": "pgd", "n": 41}])
+    trained_together({"two": recipe}, tmp_path)
+    train(recipe, out=tmp_path / "one")
+    assert_same(tmp_path / "one", tmp_path / "two", within=1e-6)
+    one, two = (json.loads(next((tmp_path / name / "results").glob("pgd-*")).read_text()) for name in ("one", "two"))
+    assert two["attacks"][0]["robust"] == one["attacks"][0]["robust"]
+    assert two["samples"] == one["samples"]
+    assert not list((tmp_path / "two" / "partial").glob("*"))
+    assert json.loads((tmp_path / "two" / "env.json").read_text())["numeric"]["processes"] == 2
+
+
+@pytest.mark.long
+def test_every_kind_of_training_is_that_of_one_process(tmp_path: Path) -> None:
+    trained_together(CASES, tmp_path)
+    for name, recipe in CASES.items():
+        train(recipe, out=tmp_path / "alone" / name)
+        assert_same(tmp_path / "alone" / name, tmp_path / name, within=2e-5)
+
+
+@pytest.mark.long
+def test_without_synchronised_batch_norm_the_first_statistics_count_and_ranks_agree(tmp_path: Path) -> None:
+    recipe = case(machine={"device": "cpu"})
+    trained_together({"replicas": recipe}, tmp_path)
+    last = list(metrics.read(RunFolder(tmp_path / "replicas")))[-1]
+    assert last["active"] == 5865
+    train(recipe, out=tmp_path / "alone")
+    mine, theirs = (load_file(tmp_path / name / "states/final.safetensors") for name in ("alone", "replicas"))
+    assert any(not torch.allclose(mine[name], theirs[name]) for name in mine if "running" in name)
+
+
+@pytest.mark.long
+def test_a_killed_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    recipe = case(training={"epochs": 30, "batch_size": 32}, machine={**BASE["machine"], "checkpoint_seconds": 0.0})
+    process = together({"run": recipe}, tmp_path)
+    last = tmp_path / "run" / "last.json"
+    until = time.monotonic() + 120
+    while not (last.exists() and json.loads(last.read_text())["step"] >= 12) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    stopped = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert stopped["state"] == "interrupted"
+    train(recipe, out=tmp_path / "run", allow_numeric_drift=True)
+    train(recipe, out=tmp_path / "alone")
+    assert_same(tmp_path / "alone", tmp_path / "run", within=1e-4)
+
+
+def test_alone_nothing_changes() -> None:
+    gradient = torch.tensor([1.0, 2.0])
+    ALONE.average([gradient, None])
+    ALONE.take_first([gradient])
+    ALONE.exchange({"state": gradient}, torch.tensor([0]))
+    ALONE.check_same("anything", {"a": gradient})
+    ALONE.check_divides(7, "training.batch_size")
+    assert gradient.tolist() == [1.0, 2.0]
+    assert ALONE.part(5) is None
+    assert ALONE.draws(Draws(3, ("a",)), None) == Draws(3, ("a",))
+    assert (ALONE.any(True), ALONE.any(False), ALONE.all(torch.tensor(True))) == (True, False, True)
+
+
+def test_parts_of_a_batch_are_every_worlds_image_and_draws_those_of_the_whole() -> None:
+    parts = [Ranks(rank=rank, world=3).part(9) for rank in range(3)]
+    assert [part.rows for part in parts if part] == [(0, 3, 6), (1, 4, 7), (2, 5, 8)]
+    whole = Draws(5, ("attack",))
+    mine = Ranks(rank=1, world=3).draws(whole, parts[1]).at("start")
+    assert torch.equal(mine.uniform((3, 2)), whole.at("start").uniform((9, 2))[1::3])
+    half = mine.select(torch.tensor([True, False, True]))
+    assert torch.equal(half.normal((2,)), whole.at("start").normal((9,))[[1, 7]])
+    # What is not a row an image is the same for all.
+    assert torch.equal(mine.uniform((5,)), whole.at("start").uniform((5,)))
+    assert Part((1, 4, 7), 9).select(torch.tensor([2, 0])) == Part((7, 1), 9)
+
+
+def test_a_batch_without_equal_parts_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.batch_size: expected a multiple of the 3 processes, got 32"):
+        Ranks(world=3).check_divides(32, "training.batch_size")
+
+
+def test_what_torchrun_says_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert place_among_others.of_environment() == Ranks(rank=1, world=4, local=1)
+    with pytest.raises(ConfigError, match=r"machine\.device"), place_among_others.joined("cuda:1"):
+        pass
+    monkeypatch.setenv("RANK", "four")
+    with pytest.raises(ConfigError, match="RANK=four"):
+        place_among_others.of_environment()
+
+
+def test_the_number_of_processes_is_part_of_what_decides_bits() -> None:
+    alone, two = (environment(processes=count)["numeric"] for count in (1, 2))
+    assert "processes" not in alone
+    assert two["processes"] == 2
+
+
+def test_recipes_may_ask_for_synchronised_batch_norm() -> None:
+    recipe = load_recipe(BASE)
+    assert recipe.machine.sync_batch_norm
+    with pytest.raises(ConfigError, match=r"machine\.sync_batch_norm"):
+        train({**BASE, "machine": {"sync_batch_norm": True, "compile": True}}, out=Path("never"))
