@@ -1,10 +1,12 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact, ttest_ind
 
 from gossamer.errors import ConfigError, DataError
-from gossamer.intervals import mcnemar, paired_difference, wilson
+from gossamer.intervals import fisher, holm, mcnemar, newcombe, paired, paired_difference, unpaired, welch, wilson
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -83,3 +85,75 @@ def test_turning_a_pair_round_turns_its_interval_round(first: int, second: int, 
 def test_impossible_pairs_are_refused() -> None:
     with pytest.raises(DataError, match="paired samples"):
         paired_difference(6, 5, 10)
+
+
+def test_an_unpaired_difference_as_published():
+    # 56/70 and 48/80 (Newcombe, Statistics in Medicine 1998, table II, method 10): 0.0524 to 0.3339.
+    assert newcombe(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_fisher_by_hand():
+    # The lady tasting tea, 3 of 4 cups right: (1 + 16 + 16 + 1) / 70.
+    assert fisher(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert fisher(4, 4, 0, 4) == pytest.approx(2 / 70)
+    assert fisher(0, 5, 0, 7) == fisher(5, 5, 7, 7) == 1.0
+
+
+@given(counts, counts)
+def test_fisher_equals_scipy(first, second):
+    table = [[first[0], first[1] - first[0]], [second[0], second[1] - second[0]]]
+    assert fisher(*first, *second) == pytest.approx(fisher_exact(table).pvalue, rel=1e-9)
+
+
+@given(counts, counts)
+def test_turning_an_unpaired_pair_round_turns_its_interval_round(first, second):
+    low, high = newcombe(*first, *second)
+    assert -1 <= low <= first[0] / first[1] - second[0] / second[1] <= high <= 1
+    assert newcombe(*second, *first) == pytest.approx((-high, -low))
+
+
+def test_mcnemar_equals_a_binomial_test():
+    assert mcnemar(11, 4) == pytest.approx(binomtest(4, 15).pvalue)
+
+
+def test_welch_by_hand():
+    # Variances 2 and 2 over 2 values each: error sqrt(2/2 + 2/2), freedom 2^2 / (1/1 + 1/1) = 2, where Student's
+    # distribution has a closed form: the tail beyond t is 1/2 - t / (2 sqrt(2 + t^2)), its 97.5 % quantile 4.302653.
+    found = welch([4.0, 6.0], [1.0, 3.0])
+    assert found.value == 3.0
+    assert found.interval == pytest.approx((3 - 4.302653 * math.sqrt(2), 3 + 4.302653 * math.sqrt(2)), abs=1e-5)
+    t = 3 / math.sqrt(2)
+    assert found.p_value == pytest.approx(1 - t / math.sqrt(2 + t * t), abs=1e-12)
+
+
+def test_welch_equals_scipy():
+    first, second = [0.844, 0.847, 0.833, 0.85], [0.817, 0.831, 0.833]
+    found, expected = welch(first, second), ttest_ind(first, second, equal_var=False)
+    assert found.p_value == pytest.approx(expected.pvalue, abs=1e-12)
+    bounds = expected.confidence_interval()
+    assert found.interval == pytest.approx((bounds.low, bounds.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("first", "second"), [([0.5], [0.1, 0.2]), ([0.5, 0.5], [0.1, 0.1])])
+def test_without_scatter_there_is_a_difference_and_no_test(first, second):
+    found = welch(first, second)
+    assert found.value == pytest.approx(0.5 - sum(second) / len(second))
+    assert (found.interval, found.p_value) == (None, None)
+
+
+def test_outcomes_are_counted_sample_by_sample():
+    found = paired([1, 1, 1, 0, 0], [1, 0, 0, 1, 0])
+    assert (found.only_first, found.only_second, found.value) == (2, 1, pytest.approx(0.2))
+    assert found.interval == paired_difference(2, 1, 5)
+    assert found.p_value == 1.0
+    other = unpaired([1, 1, 1, 0], [0, 1])
+    assert other.value == pytest.approx(0.25)
+    assert other.interval == newcombe(3, 4, 1, 2)
+    assert other.p_value == fisher(3, 4, 1, 2)
+
+
+def test_holm_by_hand():
+    # 3 * 0.01; 2 * 0.03; the largest is not below the one before.
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []

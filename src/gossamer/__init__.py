@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gossamer.evaluation.audit import audit
     from gossamer.evaluation.curve import security_curve
     from gossamer.evaluation.evaluate import evaluate
+    from gossamer.recipe.compare import compare
     from gossamer.recipe.open import open_run
     from gossamer.recipe.train import train
     from gossamer.report import write as write_report
@@ -28,6 +29,7 @@ _HOMES = {
     "PGD": "gossamer.attacks.pgd",
     "ThreatModel": "gossamer.threat",
     "audit": "gossamer.evaluation.audit",
+    "compare": "gossamer.recipe.compare",
     "evaluate": "gossamer.evaluation.evaluate",
     "export": "gossamer.deploy.export",
     "finalise": "gossamer.sparsity.finalize",
@@ -47,6 +49,7 @@ __all__ = [
     "PGD",
     "ThreatModel",
     "audit",
+    "compare",
     "evaluate",
     "export",
     "finalise",

@@ -8,12 +8,12 @@ import pytest
 
 from gossamer.errors import RunError
 from gossamer.runs import RunFolder
-from gossamer.runs.lock import writer
+from gossamer.runs.lock import holder, writer
 
 HOLD = """
 import sys, time
 from gossamer.runs import RunFolder
-from gossamer.runs.lock import writer
+from gossamer.runs.lock import holder, writer
 with writer(RunFolder.create(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -37,5 +37,18 @@ def test_one_process_cannot_write_twice_and_can_write_again(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     with writer(run), pytest.raises(RunError, match=f"pid {os.getpid()}"), writer(run):
         pass
+    with writer(run):
+        pass
+
+
+def test_who_writes_is_told_without_writing(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    assert holder(run) is None
+    assert not run.lock.exists()
+    with writer(run):
+        assert holder(run) == f"pid {os.getpid()} on {socket.gethostname()}"
+    before = run.lock.read_bytes()
+    assert holder(run) is None
+    assert run.lock.read_bytes() == before
     with writer(run):
         pass

@@ -10,7 +10,7 @@ from torch import nn
 
 from gossamer.evaluation.setting import Setting, check_models, share_of
 from gossamer.evaluation.trials import parameters, plan_trials
-from gossamer.intervals import mcnemar, paired_difference
+from gossamer.intervals import paired
 from gossamer.runs.protocols import MatchingRow, MatchingTable, PairedDifference
 from gossamer.types import Attack
 
@@ -48,18 +48,16 @@ def matching(
 
 def compare(sparse: Sequence[int], parent: Sequence[int]) -> PairedDifference:
     """Compare two networks by their outcomes on the same samples, 1 where right: (n,) each."""
-    gained = sum(mine > other for mine, other in zip(sparse, parent, strict=True))
-    lost = sum(mine < other for mine, other in zip(sparse, parent, strict=True))
-    n = len(sparse)
-    interval = paired_difference(gained, lost, n)
+    pair = paired(sparse, parent)
+    gained, lost, interval = pair.only_first, pair.only_second, pair.interval
     below = "falls short" if interval[1] < 0 else "undecided"
     return PairedDifference(
         sparse=share_of(sparse),
         parent=share_of(parent),
-        difference=(gained - lost) / n,
+        difference=pair.value,
         interval=interval,
         gained=gained,
         lost=lost,
-        p_value=mcnemar(gained, lost),
+        p_value=pair.p_value,
         verdict="matches" if gained >= lost else below,
     )

@@ -42,6 +42,12 @@ class ModelEntry:
         """Names of the options the factory takes."""
         return tuple(inspect.signature(self.factory).parameters)
 
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The options that the factory need not be given, with their values."""
+        parameters = inspect.signature(self.factory).parameters.values()
+        return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+
 
 MODELS: Mapping[str, ModelEntry] = {
     "resnet18": ModelEntry(

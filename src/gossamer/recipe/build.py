@@ -139,7 +139,7 @@ def build_evaluation_attacks(spec: Evaluation, threat: ThreatModel) -> list[Atta
 def check(recipe: Recipe) -> None:
     """Raise ConfigError for what cannot be, as far as a recipe tells it without its data."""
     _check_names(recipe)
-    _build_method_and_base(recipe)
+    build_method_and_base(recipe)
     _check_selection(recipe)
     threat = build_threat(recipe)
     _check_training(recipe)
@@ -177,13 +177,16 @@ def _check_names(recipe: Recipe) -> None:
 
 def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
     """Return the phases of a recipe; raises ConfigError for what cannot be, before anything starts."""
-    method, base = _build_method_and_base(recipe)
+    method, base = build_method_and_base(recipe)
     _check_selection(recipe)
     return method.phases(replace(base, probes=_probes(recipe, parts)), recipe.model.name)
 
 
-def _build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
-    """Return the method of a recipe and the phase it starts from, without the probes, which need data."""
+def build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
+    """Return the method of a recipe and the phase it starts from, without the probes, which need data.
+
+    Raises ConfigError for what cannot be.
+    """
     method = build_method(recipe.method.name, **recipe.method.options)
     check_pair(recipe.method.name, recipe.objective.name)
     objective = _objective(recipe)

@@ -1,7 +1,6 @@
 """What identifies a phase? The hash of all that it computes from, so that equal work is done once and found again."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -54,12 +53,7 @@ def _network(recipe: Recipe, train: DataSet) -> Plain:
     if is_reference(name):
         weights = {key: describe(value) for key, value in build_model(recipe, train).state_dict().items()}
         return {"name": name, "options": describe(options), "weights": weights}
-    defaults = {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(MODELS[name].factory).parameters.values()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    return {"name": name, "options": describe({**defaults, **options})}
+    return {"name": name, "options": describe({**MODELS[name].defaults, **options})}
 
 
 def _digest(value: Plain) -> str:

@@ -56,8 +56,7 @@ def collect(paths: list[Path]) -> list[RunView]:
 
 def _folder(path: Path) -> RunFolder:
     run = RunFolder(path)
-    begun = (run.env, run.status, run.metrics, run.results)
-    return run if any(part.exists() for part in begun) else RunFolder.open(path)
+    return run if run.begun else RunFolder.open(path)
 
 
 def _view(run: RunFolder, name: str) -> RunView:

@@ -74,6 +74,11 @@ class RunFolder:
         return self.path.resolve().name
 
     @property
+    def begun(self) -> bool:
+        """Whether anything of a run lies here, its recipe or what is written after it."""
+        return any(path.exists() for path in (self.recipe, self.env, self.status, self.metrics, self.results))
+
+    @property
     def recipe(self) -> Path:
         """The recipe as trained, every value written out."""
         return self.path / "recipe.yaml"
