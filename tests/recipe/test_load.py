@@ -134,7 +134,7 @@ def test_a_setting_that_is_no_yaml_is_refused() -> None:
         (with_section("training", epochs="x"), "training.epochs", "a valid integer", "'x'", "change the value"),
         (with_section("training", epochs=0), "training.epochs", "greater than 0", "0", "change"),
         (with_section("training", epochs=2.5), "training.epochs", "a valid integer", "2.5", "change"),
-        (with_section("machine", precision="fp16"), "machine.precision", "'float32' or 'bf16'", "'fp16'", "change"),
+        (with_section("machine", precision="fp16"), "machine.precision", "'float32', 'bf16' or 'float64'", "'fp16'", "change"),
         (
             with_section("training", optimizer={"kind": "rmsprop"}),
             "training.optimizer.kind",
@@ -195,6 +195,7 @@ def test_a_run_is_named_by_what_it_says_beyond_the_defaults() -> None:
         {"method": {"name": "dense"}, "objective": {"name": "natural"}},
         {"evaluation": [{"attack": "pgd-50-10"}], "claim": "anything"},
         {"machine": {"device": "cpu", "checkpoint_seconds": 5, "tensorboard": True, "threads": None}},
+        {"machine": {"trackers": ["mlflow", "wandb"]}},
         {"threat": "linf: 0.15"},
         {"data": {"name": "digits", "split": {"held_out": 0, "seed": 0}, "train_n": None}},
     ]

@@ -191,8 +191,8 @@ def test_what_torchrun_says_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert place_among_others.of_environment() == Ranks(rank=1, world=4, local=1)
-    with pytest.raises(ConfigError, match=r"machine\.device"), place_among_others.joined("cuda:1"):
-        pass
+    with pytest.raises(ConfigError, match=r"machine\.device"):
+        place_among_others.join("cuda:1")
     monkeypatch.setenv("RANK", "four")
     with pytest.raises(ConfigError, match="RANK=four"):
         place_among_others.of_environment()

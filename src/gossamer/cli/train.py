@@ -22,6 +22,10 @@ def train(
     data_dir: Annotated[
         Path | None, typer.Option(help="where data sets lie or are downloaded to; by default $GOSSAMER_DATA")
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="log to tensorboard, mlflow or wandb too, beside the recipe's trackers; repeatable"),
+    ] = None,
     allow_numeric_drift: Annotated[
         bool, typer.Option("--allow-numeric-drift", help="resume on another machine or build, in other bits")
     ] = False,
@@ -33,6 +37,7 @@ def train(
             settings=settings or (),
             out=out,
             data_dir=data_dir,
+            track=track or (),
             allow_numeric_drift=allow_numeric_drift,
             progress=progress(),
         )

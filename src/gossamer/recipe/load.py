@@ -16,7 +16,7 @@ from gossamer.errors import ConfigError, GossamerError
 from gossamer.recipe.schema import Recipe
 
 # What changes neither the numbers nor the meaning of a run, and so not its name.
-_UNNAMED = {"name": True, "claim": True, "machine": {"device", "checkpoint_seconds", "tensorboard"}}
+_UNNAMED = {"name": True, "claim": True, "machine": {"device", "checkpoint_seconds", "tensorboard", "trackers"}}
 
 PARTS = "parts/"
 """The folder of what shipped recipes extend and nobody trains as it is."""

@@ -199,7 +199,10 @@ class Training(Section):
 
 
 class Machine(Section):
-    """On what to train. Device, checkpoint_seconds and tensorboard do not change what a run is called."""
+    """On what to train, and who hears of it. trackers: any of tensorboard, mlflow, wandb; tensorboard: it too.
+
+    Device, checkpoint_seconds, tensorboard and trackers do not change what a run is called.
+    """
 
     device: str = "auto"
     threads: PositiveInt | None = None
@@ -209,6 +212,13 @@ class Machine(Section):
     compile: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     tensorboard: bool = False
+    trackers: Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(_several)] = ()
+
+    @property
+    def all_trackers(self) -> tuple[str, ...]:
+        """Every tracker asked for, once."""
+        asked = ("tensorboard", *self.trackers) if self.tensorboard else self.trackers
+        return tuple(dict.fromkeys(asked))
 
 
 class Evaluation(Section):

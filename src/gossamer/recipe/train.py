@@ -23,6 +23,7 @@ from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Evaluation, Recipe
+from gossamer.recipe.tracked import make_trackers, results, tracking, with_trackers
 from gossamer.recipe.unlabelled import open_source
 from gossamer.runs import RunFolder, atomic, lock, panel, records
 from gossamer.runs.environment import environment
@@ -32,10 +33,10 @@ from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
 from gossamer.training.phases import Phase
 from gossamer.training.progress import Progress, Silent
-from gossamer.training.ranks import Ranks, joined
+from gossamer.training.ranks import Ranks, join
 from gossamer.training.rehearsal import rehearse
 from gossamer.training.run import run_phases
-from gossamer.training.tensorboard import Scalars
+from gossamer.training.trackers import refuse_missing
 
 
 def train(
@@ -44,21 +45,25 @@ def train(
     settings: Sequence[str] = (),
     out: Path | str | None = None,
     data_dir: Path | None = None,
+    track: Sequence[str] = (),
     allow_numeric_drift: bool = False,
     progress: Progress | None = None,
 ) -> OpenRun:
     """Train a recipe to its end and evaluate it; returns the open run.
 
-    out: the run folder, by default runs/NAME. A run that was stopped goes on from its last checkpoint, one that is done
-    is only evaluated where an evaluation is missing. Raises ConfigError before anything starts, RunError for what
-    stops a run, and `gossamer.training.interruption.Interrupted` after a signal. Under torchrun, its processes train
-    the run together: each takes its part of every batch, the first one writes, and all return the open run.
+    out: the run folder, by default runs/NAME; track: trackers beside the recipe's. A run that was stopped goes on from
+    its last checkpoint, one that is done is only evaluated where an evaluation is missing. Raises ConfigError before
+    anything starts, RunError for what stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
+    Under torchrun, its processes train the run together: each takes its part of every batch, the first one writes, and
+    all return the open run.
     """
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+    chosen = with_trackers(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings), track)
     path = Path(out) if out is not None else Path("runs") / run_name(chosen)
-    with joined(chosen.machine.device) as ranks, _begun(chosen, path, data_dir, progress, ranks) as begun:
+    ranks = join(chosen.machine.device)
+    with _begun(chosen, path, data_dir, progress, ranks, tracks=True) as begun, begun.job.tracking as tracked:
         begun.train(begun.phases, allow_drift=allow_numeric_drift)
         _judge(begun.run, begun.job.place, begun.job.progress)
+        tracked.results(results(begun.run.folder))
     return begun.run
 
 
@@ -75,10 +80,10 @@ def train_one(
     """Train the phase at an index alone, or go on with it, in a run folder that holds the states of those before it.
 
     key: what identifies the phase (`recipe.identity`), for whoever was told it elsewhere; publish: epochs whose states
-    it gives beside its own. Nothing is evaluated. Raises what `train` raises, and RunError where this machine would
-    train a phase of another key.
+    it gives beside its own. Nothing is evaluated, nor tracked, since a phase may be of many runs. Raises what `train`
+    raises, and RunError where this machine would train a phase of another key.
     """
-    with joined(recipe.machine.device) as ranks, _begun(recipe, out, data_dir, progress, ranks) as begun:
+    with _begun(recipe, out, data_dir, progress, join(recipe.machine.device)) as begun:
         if key is not None and (mine := begun.keys()[index]) != key:
             raise RunError(
                 f"phase {begun.phases[index].name}",
@@ -119,12 +124,14 @@ class _Begun:
 
 @contextmanager
 def _begun(
-    chosen: Recipe, path: Path, data_dir: Path | None, progress: Progress | None, ranks: Ranks
+    chosen: Recipe, path: Path, data_dir: Path | None, progress: Progress | None, ranks: Ranks, *, tracks: bool = False
 ) -> Generator[_Begun]:
     """Check everything, then hold the run folder and say what the run is."""
     shown = progress if progress is not None and ranks.first else Silent()
     check(chosen)
     machine = chosen.machine
+    refuse_missing(machine.all_trackers)
+    trackers = make_trackers(chosen) if tracks and ranks.first else {}
     where = place(
         machine.device,
         precision=machine.precision,
@@ -158,7 +165,7 @@ def _begun(
             progress=shown,
             identity=about["numeric"],
             checkpoint_seconds=machine.checkpoint_seconds,
-            scalars=_scalars(folder) if machine.tensorboard and ranks.first else None,
+            tracking=tracking(trackers, folder, chosen, shown.note),
             unlabelled=labelled,
         )
         labels = unlabelled.checksums if unlabelled else None
@@ -191,11 +198,6 @@ def _refuse_other_images(folder: RunFolder, images: Mapping[str, str | None]) ->
             got=f"others ({changed})",
             remedy="put them back, or start another run with --out",
         )
-
-
-def _scalars(folder: RunFolder) -> Scalars:
-    seen = atomic.read_json(folder.last)["step"] if folder.last.exists() else 0
-    return Scalars(folder.path / "tensorboard", after=seen)
 
 
 def _folder(path: Path, recipe: Recipe) -> RunFolder:

@@ -134,6 +134,11 @@ class RunFolder:
         return self.path / "panel"
 
     @property
+    def trackers(self) -> Path:
+        """What trackers of experiments keep, and how far each has followed the run."""
+        return self.path / "trackers"
+
+    @property
     def states(self) -> Path:
         """The named states that finished phases gave."""
         return self.path / "states"
@@ -141,6 +146,10 @@ class RunFolder:
     def state(self, name: str) -> Path:
         """The file of one named state, such as "end" or "epoch:8"."""
         return self.states / f"{checked_name(name)}.safetensors"
+
+    def tracker(self, name: str) -> Path:
+        """The file that says how far one tracker has followed the run."""
+        return self.trackers / f"{checked_name(name)}.json"
 
     def result(self, name: str) -> Path:
         """The file of one result, such as "network"."""
@@ -160,6 +169,7 @@ class RunFolder:
             self.partial,
             self.panel,
             self.states,
+            self.trackers,
         }
         found = self.path.iterdir() if self.path.is_dir() else ()
         return sorted(p.name for p in found if p not in known and not atomic.is_temporary(p))

@@ -19,7 +19,7 @@ from gossamer.training.checkpointing import Training
 from gossamer.training.devices import Place
 from gossamer.training.phases import Phase
 from gossamer.training.progress import Line, Progress
-from gossamer.training.tensorboard import Scalars
+from gossamer.training.tracking import Tracking
 
 
 def now() -> str:
@@ -35,8 +35,8 @@ class Job:
     """One process training one run.
 
     unlabelled: pseudo-labelled images, where phases fill batches with them; offset, seconds_before: steps and training
-    time of earlier phases; identity: what must be equal for a resumed run to end in the same bits; checkpoint_seconds:
-    the least time between two checkpoints, 0 for one after every step.
+    time of earlier phases; tracking: who else hears of epochs; identity: what must be equal for a resumed run to end in
+    the same bits; checkpoint_seconds: the least time between two checkpoints, 0 for one after every step.
     """
 
     run: RunFolder
@@ -46,7 +46,7 @@ class Job:
     progress: Progress
     identity: Mapping[str, Any]
     checkpoint_seconds: float = 60.0
-    scalars: Scalars | None = None
+    tracking: Tracking = field(default_factory=Tracking)
     unlabelled: DataSet | None = None
     offset: int = 0
     seconds_before: float = 0.0
@@ -58,8 +58,7 @@ class Job:
         if not self.place.ranks.first:
             return
         MetricsLog(self.run).append(line)
-        if self.scalars is not None:
-            self.scalars.add(line)
+        self.tracking.metrics(line)
         self.progress.epoch(line, epochs)
 
     def save(self, phase: Phase, training: Training) -> None:

@@ -1,5 +1,6 @@
 """What do several processes that train one network share out, and on what must they agree?"""
 
+import atexit
 import hashlib
 import os
 from collections.abc import Generator, Mapping, MutableMapping, Sequence
@@ -179,16 +180,14 @@ def of_environment() -> Ranks:
 _ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 
-@contextmanager
-def joined(device: str) -> Generator[Ranks]:
+def join(device: str) -> Ranks:
     """Join the processes that torchrun started, on GPUs over NCCL, else over gloo; alone without torchrun.
 
     device: the recipe's; `auto` and `cuda` mean the GPU of the local rank. Raises ConfigError.
     """
     mine = of_environment()
     if not mine.several:
-        yield mine
-        return
+        return mine
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(
@@ -207,11 +206,11 @@ def joined(device: str) -> Generator[Ranks]:
     where = torch.device("cuda", mine.local) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
-    try:
-        yield Ranks(rank=mine.rank, world=mine.world, local=mine.local, device=where)
-    finally:
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        # Once a process: those who meet a second time may find the first meeting's addresses.
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
+    return Ranks(rank=mine.rank, world=mine.world, local=mine.local, device=where)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> bytes:

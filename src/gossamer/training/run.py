@@ -39,6 +39,7 @@ def run_phases(
             _remove_leftovers(job)
         done = job.run.state(FINAL).exists()
         checkpoint = None if done else resumable(job.run, job.identity, allow_drift=allow_drift, cut=ranks.first)
+    job.tracking.begin(metrics.read(job.run))
     if done:
         job.report_done()
         return
