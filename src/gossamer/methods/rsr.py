@@ -1,14 +1,15 @@
 """RSR (Rakin et al., 2019): trainable channel-wise weight noise and a lasso under attack, then a cut by threshold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from gossamer.methods.cut import Cut, FromNoisy
 from gossamer.methods.natural_start import NATURAL, after_natural_epochs, check_natural_epochs
 from gossamer.objectives.penalties import L1
 from gossamer.sparsity import HeldMask, NoSparsifier, Sparsifier
-from gossamer.sparsity.noisy_weights import NoisyWeights, Spread, check_noise
+from gossamer.sparsity.noisy_weights import Grain, NoisyWeights, Spread, check_noise
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 
@@ -49,28 +50,28 @@ class RSR:
     def phases(self, base: Phase, model: str) -> Sequence[Phase]:
         """Return natural epochs where there are any, training, and the cut; raises ConfigError."""
         natural = round(base.epochs / 32) if self.natural_epochs is None else self.natural_epochs
-        train = replace(base, sparsifier=self._free)
+        train = replace(base, sparsifier=self._sparsifier(NoSparsifier))
         if self.strength:
             train = replace(train, penalties=(*base.penalties, self._lasso()))
         phases = after_natural_epochs(train, natural, FromNoisy(f"{NATURAL}.end"))
         cut = self._cut()
         if not cut.cuts:
             return phases
-        return (*phases, cut.phase(base, f"{train.name}.end", self._held))
+        held = self._sparsifier(partial(HeldMask, contract=cut.contract))
+        return (*phases, cut.phase(base, f"{train.name}.end", held))
 
-    def _free(self) -> Sparsifier:
-        return self._noisy(NoSparsifier())
-
-    def _held(self) -> Sparsifier:
-        return self._noisy(HeldMask(contract=self._cut().contract))
-
-    def _noisy(self, inner: Sparsifier) -> Sparsifier:
+    def _sparsifier(self, inner: Callable[[], Sparsifier]) -> Callable[[], Sparsifier]:
+        # Of what the noise alone is, and not of this method, so that training before the cut is the same for every cut.
         if self.noise == "none":
             return inner
-        return NoisyWeights(inner, grain=self.noise, start=self.alpha, spread=self.spread)
+        return partial(_noisy, inner, self.noise, self.alpha, self.spread)
 
     def _lasso(self) -> L1:
         return L1(strength=self.strength)
 
     def _cut(self) -> Cut:
         return Cut(density=self.density, threshold=self.threshold, epochs=self.finetune_epochs, lr=self.finetune_lr)
+
+
+def _noisy(inner: Callable[[], Sparsifier], grain: Grain, start: float, spread: Spread) -> Sparsifier:
+    return NoisyWeights(inner(), grain=grain, start=start, spread=spread)
