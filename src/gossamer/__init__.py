@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gossamer.attacks.fgsm import FGSM
     from gossamer.attacks.pgd import PGD
     from gossamer.data.dataset import from_tensors
-    from gossamer.data.registry import load
+    from gossamer.data.registry import load as load_data
     from gossamer.deploy.export import export
     from gossamer.evaluation.audit import audit
     from gossamer.evaluation.curve import security_curve
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gossamer.sweep.results import read_results as results
     from gossamer.threat import ThreatModel
     from gossamer.training.own_loop import robust_loss, sparsify
+    from gossamer.zoo.convert import convert
+    from gossamer.zoo.load import load
+    from gossamer.zoo.publish import publish
 
 _HOMES = {
     "FGSM": "gossamer.attacks.fgsm",
@@ -30,12 +33,15 @@ _HOMES = {
     "ThreatModel": "gossamer.threat",
     "audit": "gossamer.evaluation.audit",
     "compare": "gossamer.recipe.compare",
+    "convert": "gossamer.zoo.convert",
     "evaluate": "gossamer.evaluation.evaluate",
     "export": "gossamer.deploy.export",
     "finalise": "gossamer.sparsity.finalize",
     "from_tensors": "gossamer.data.dataset",
-    "load": "gossamer.data.registry",
+    "load": "gossamer.zoo.load",
+    "load_data": "gossamer.data.registry:load",
     "open_run": "gossamer.recipe.open",
+    "publish": "gossamer.zoo.publish",
     "results": "gossamer.sweep.results:read_results",
     "robust_loss": "gossamer.training.own_loop",
     "security_curve": "gossamer.evaluation.curve",
@@ -50,12 +56,15 @@ __all__ = [
     "ThreatModel",
     "audit",
     "compare",
+    "convert",
     "evaluate",
     "export",
     "finalise",
     "from_tensors",
     "load",
+    "load_data",
     "open_run",
+    "publish",
     "results",
     "robust_loss",
     "security_curve",

@@ -14,7 +14,7 @@ LEVELS = (
     ("training", "deploy", "report"),
     ("methods",),
     ("recipe",),
-    ("sweep",),
+    ("sweep", "zoo"),
     ("cli",),
     ("__main__",),
 )

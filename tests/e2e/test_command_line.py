@@ -124,7 +124,11 @@ def test_a_folder_of_ones_own_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["trian"], 2, "expected: one of list, train, evaluate, audit, protocol, export, verify, bench, sweep, report"),
+        (
+            ["trian"],
+            2,
+            "expected: one of list, train, evaluate, audit, protocol, export, verify, bench, sweep, publish",
+        ),
         (["train", "bcs/digit-90"], 2, "did you mean bcs/digits-90?"),
         (["train", "bcs/digits-90", "--set", "training.epoch=3"], 2, "did you mean epochs?"),
         (["train", "bcs/digits-90", "--set", "method.density=1.5"], 2, "write 0.015 for 1.5 %"),
@@ -132,7 +136,7 @@ def test_a_folder_of_ones_own_images(tmp_path: Path) -> None:
         (["train", "nothing.yaml"], 2, "check the path"),
         (["train", "bcs/resnet20-cifar10-trades-90-small", "--data-dir", "/nonexistent"], 2, "data"),
         (["evaluate", "nowhere"], 1, "expected: a folder with a recipe.yaml"),
-        (["evaluate"], 2, "a run folder, an artifact, or --model"),
+        (["evaluate"], 2, "a run or published folder, an artifact, or --model"),
         (["report", "nowhere"], 1, "recipe.yaml"),
         (["list", "cakes"], 2, "methods"),
     ],

@@ -27,7 +27,7 @@ COMMAND_LINES = [
 
 def _namespace() -> dict[str, object]:
     torch.manual_seed(0)
-    data = gossamer.load("digits", "train")
+    data = gossamer.load_data("digits", "train")
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     x, y = data.float(torch.arange(96)), data.labels[:96]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -134,7 +134,13 @@ def test_a_setting_that_is_no_yaml_is_refused() -> None:
         (with_section("training", epochs="x"), "training.epochs", "a valid integer", "'x'", "change the value"),
         (with_section("training", epochs=0), "training.epochs", "greater than 0", "0", "change"),
         (with_section("training", epochs=2.5), "training.epochs", "a valid integer", "2.5", "change"),
-        (with_section("machine", precision="fp16"), "machine.precision", "'float32', 'bf16' or 'float64'", "'fp16'", "change"),
+        (
+            with_section("machine", precision="fp16"),
+            "machine.precision",
+            "'float32', 'bf16' or 'float64'",
+            "'fp16'",
+            "change",
+        ),
         (
             with_section("training", optimizer={"kind": "rmsprop"}),
             "training.optimizer.kind",

@@ -19,7 +19,7 @@ def _net() -> nn.Sequential:
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
-    data = gossamer.load("digits", "train")
+    data = gossamer.load_data("digits", "train")
     positions = torch.arange(64)
     return data.float(positions), data.labels[positions]
 

@@ -22,7 +22,7 @@ def test_they_train_a_sparse_network(method: str) -> None:
     options = {} if method == "set" else {"every": 3}
     sparsifier = gossamer.sparsify(model, optimizer, density=0.2, method=method, epochs=5, steps_per_epoch=4, **options)
     first = sparsifier.masks()
-    data = gossamer.load("digits", "train")
+    data = gossamer.load_data("digits", "train")
     x, y = data.float(torch.arange(64)), data.labels[:64]
     losses: list[float] = []
     for _ in range(20):

@@ -1,32 +1,34 @@
 """`gossamer export`: a run in, an artifact out, with its size beside the dense parent's."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 
 from gossamer.cli import options
 from gossamer.data import DataSet
-from gossamer.deploy.export import KINDS, default_name
+from gossamer.deploy.export import KINDS, Exported, default_name
 from gossamer.deploy.export import export as write_artifact
+from gossamer.deploy.parity import probes
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, RunError
 from gossamer.models.registry import MODELS
-from gossamer.recipe.build import model_options
 from gossamer.recipe.open import OpenRun, open_run
-from gossamer.runs import RunFolder, atomic, results
+from gossamer.runs import RunFolder, results
 from gossamer.sparsity.factor_layers import FACTORISED
 from gossamer.sparsity.forms import DENSE
 from gossamer.sparsity.slim import SLIM
-from gossamer.training.run import FINAL
+from gossamer.zoo.load import load as load_published
+from gossamer.zoo.manifest import is_published
 
 CALIBRATION = 512
 RESTRUCTURED = (SLIM, FACTORISED)
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
+    run: Annotated[Path, typer.Argument(help="a run folder, or a published one with --out")],
     to: Annotated[str, typer.Option(help=f"the kind: {', '.join(KINDS)}")],
     out: Annotated[Path | None, typer.Option(help="the file to write; by default in RUN/artifacts/")] = None,
     values: Annotated[
@@ -40,6 +42,9 @@ def export(
     """Write a finished run as a file for devices, checked against the network, with a record beside it."""
     if to not in KINDS:
         raise ConfigError("--to", expected=f"one of {', '.join(KINDS)}", got=repr(to), remedy="check its spelling")
+    if is_published(run):
+        print(_export_published(run, to, out, values=values, blob=blob, data_dir=data_dir))
+        return
     opened = open_run(run, data_dir)
     test = opened.part("test")
     twin, remarks = opened.twin(), ()
@@ -62,6 +67,32 @@ def export(
     print(written)
 
 
+def _export_published(
+    folder: Path, to: str, out: Path | None, *, values: str | None, blob: bool, data_dir: Path | None
+) -> Exported:
+    """Write a published network as an artifact; its folder stays as it was published."""
+    found = load_published(folder)
+    if out is None:
+        raise ConfigError(
+            "--out", expected="the file to write", got="none", remedy="a published folder is not added to"
+        )
+    manifest = found.manifest
+    network = manifest.network
+    return write_artifact(
+        found.twin,
+        probes(manifest.image_shape, 2),
+        to,
+        out,
+        values=values,
+        blob=blob,
+        images=_calibration(found.images("train", data_dir)) if to == "onnx-int8" else None,
+        network=replace(network, form=network.form if network.form in RESTRUCTURED else DENSE),
+        name=network.name,
+        dense_weights=manifest.dense_weights,
+        remarks=(f"of the published network {manifest.name}",),
+    )
+
+
 def is_random(run: OpenRun) -> bool:
     """Tell whether a run's network draws noise when it is called, so that its twin ships."""
     return any(getattr(module, "pure", True) is False for module in run.model().modules())
@@ -72,10 +103,8 @@ def network_of(run: OpenRun) -> Network | None:
     name = run.recipe.model.name
     if name not in MODELS:
         return None
-    stored = atomic.read_about(run.folder.state(FINAL)).get("form", DENSE)
-    given: dict[str, Any] = model_options(run.recipe, run.part("test"))
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
-    return Network(name=name, options=plain, form=stored if stored in RESTRUCTURED else DENSE)
+    stored = run.form()
+    return Network(name=name, options=run.network_options(), form=stored if stored in RESTRUCTURED else DENSE)
 
 
 def _calibration(train: DataSet) -> torch.Tensor:

@@ -29,6 +29,8 @@ COMMANDS = {
     "sweep": Command("gossamer.cli.sweep", "sweep", "train a grid of recipes, what they share once"),
     "runs": Command("gossamer.cli.runs", "runs", "what is here, in what state, and what it reached"),
     "compare": Command("gossamer.cli.compare", "compare", "what differs between runs, in recipe and result"),
+    "publish": Command("gossamer.cli.publish", "publish", "write a run as a folder that others can load, or send it"),
+    "convert": Command("gossamer.cli.convert", "convert", "import a checkpoint of HYDRA's or RobustBench's layout"),
     "report": Command("gossamer.cli.report", "report", "draw runs on one self-contained page"),
 }
 

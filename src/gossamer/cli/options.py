@@ -6,7 +6,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 Run: TypeAlias = Annotated[
-    Path | None, typer.Argument(help="a run folder, an artifact or another .onnx file; leave out with --model")
+    Path | None,
+    typer.Argument(help="a run or published folder, an artifact or another .onnx file; leave out with --model"),
 ]
 Model: TypeAlias = Annotated[str | None, typer.Option(help="package.module:factory of your own model")]
 Weights: TypeAlias = Annotated[Path | None, typer.Option(help="safetensors file for --model")]
@@ -19,7 +20,9 @@ TwinWeights: TypeAlias = Annotated[Path | None, typer.Option(help="safetensors f
 
 Trust: TypeAlias = Annotated[
     bool,
-    typer.Option("--trust", help="compile a .c artifact, or unpickle a .pt2 one, and run it: you know who made it"),
+    typer.Option(
+        "--trust", help="compile a .c artifact, unpickle a .pt2 one, or import a factory: you know who made it"
+    ),
 ]
 
 Part: TypeAlias = Annotated[str, typer.Option(help="test, train or held_out")]

@@ -16,6 +16,8 @@ from gossamer.recipe.build import build_foreign_model
 from gossamer.recipe.open import open_run
 from gossamer.runs import RunFolder, atomic
 from gossamer.threat import ThreatModel, parse_eps
+from gossamer.zoo.load import load as load_published
+from gossamer.zoo.manifest import is_published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class Subject:
 class Source:
     """The options that name a subject and its twin, in plain values that can be sent to another process.
 
-    run: a run folder or an artifact, any .onnx file included; trust: that a .c or .pt2 one may run code. Raises
+    run: a run folder, a published folder or an artifact, any .onnx file included; trust: that a .c or .pt2 one, or a
+    published network's own factory, may run code. Raises
     ConfigError where both or neither of run and model are given.
     """
 
@@ -56,7 +59,7 @@ class Source:
         if (self.run is None) == (self.model is None):
             raise ConfigError(
                 "what to work on",
-                expected="a run folder, an artifact, or --model package.module:factory",
+                expected="a run or published folder, an artifact, or --model package.module:factory",
                 got="none" if self.run is None else "both",
                 remedy="give one of them",
             )
@@ -69,7 +72,13 @@ class Source:
     @property
     def folder(self) -> RunFolder | None:
         """The folder of the run, where it is one; raises RunError where there is none."""
-        return RunFolder.open(self.run) if self.run is not None and self.file is None else None
+        of_run = self.run is not None and self.file is None and self.published is None
+        return RunFolder.open(str(self.run)) if of_run else None
+
+    @property
+    def published(self) -> Path | None:
+        """The published folder, where that is what the argument names: it is read, and never written to."""
+        return self.run if self.run is not None and is_published(self.run) else None
 
     @property
     def words(self) -> tuple[Path, ...]:
@@ -94,6 +103,8 @@ class Source:
 
     def open(self) -> Subject:
         """Read the network and the images."""
+        if self.published is not None:
+            return self._open_published(self.published)
         if self.run is not None and self.file is None:
             run = open_run(self.run, self.data_dir)
             return Subject(
@@ -120,6 +131,16 @@ class Source:
         if self.twin is None:
             return None
         return as_module(own_model(self.twin, self.twin_weights, "--twin-weights")).eval()
+
+    def _open_published(self, folder: Path) -> Subject:
+        found = load_published(folder, allow_factory=self.trust)
+        return Subject(
+            network=found.module,
+            images=found.images(self.part, self.data_dir) if self.data is None else self._own_data(),
+            name=found.manifest.name,
+            threat=found.threat,
+            dense_weights=found.manifest.dense_weights,
+        )
 
     def _own_data(self) -> DataSet:
         if self.data is None:

@@ -66,19 +66,21 @@ def write(
     kind: Kind = "float32",
     approximate: bool = False,
     network: Network | None = None,
+    fold_norms: bool = True,
 ) -> None:
     """Write a network as a sparse file, atomically; parametrizations are folded first, the module stays as it is.
 
     kind: of the values; a weight is stored whole where that is smaller, and in float16 where `values.settled` says so.
     approximate: let signs stand for magnitudes that differ. network: what builds the plain network again, for
-    `rebuild`. Raises ConfigError for an unknown kind, DataError for what cannot be stored, fresh noise included,
-    RunError where the file system refuses.
+    `rebuild`. fold_norms: keep of a batch norm its scale and shift alone; otherwise all its tensors, so that with
+    float32 values every tensor comes back to the bit and can be trained on. Raises ConfigError for an unknown kind,
+    DataError for what cannot be stored, fresh noise included, RunError where the file system refuses.
     """
     if kind not in STORAGE:
         raise ConfigError("kind of values", expected=" or ".join(STORAGE), got=repr(kind), remedy="choose one of these")
     check_pure(module)
     _check_network(network)
-    layers, norms, arrays = _encode(plain_copy(module), kind, approximate=approximate)
+    layers, norms, arrays = _encode(plain_copy(module), kind, approximate=approximate, fold_norms=fold_norms)
     texts = sparse_header.to_texts(Header(layers=layers, norms=norms, network=network), arrays)
     atomic.write_safetensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()}, texts)
 
@@ -143,14 +145,14 @@ def about(path: Path) -> About:
 
 
 def _encode(
-    module: nn.Module, kind: Kind, *, approximate: bool
+    module: nn.Module, kind: Kind, *, approximate: bool, fold_norms: bool
 ) -> tuple[dict[str, Layer], dict[str, Norm], dict[str, Array]]:
     layers: dict[str, Layer] = {}
     norms: dict[str, Norm] = {}
     arrays: dict[str, Array] = {}
     rest = _state(module)
     for name, part in module.named_modules(remove_duplicate=False):
-        if scale_shift.folds(part):
+        if fold_norms and scale_shift.folds(part):
             arrays[f"norm/{name}"] = folded = _finite(scale_shift.fold(part), name)
             norms[name] = Norm(features=folded.shape[1], eps=float(getattr(part, "eps")))  # noqa: B009
             rest = {key: tensor for key, tensor in rest.items() if key not in norm_keys(name)}

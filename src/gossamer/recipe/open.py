@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError, RunError
-from gossamer.recipe.build import Parts, build_data, build_model, build_threat
+from gossamer.recipe.build import Parts, build_data, build_model, build_threat, model_options
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.schema import Recipe
 from gossamer.runs import RunFolder, atomic
 from gossamer.sparsity import plain_copy
-from gossamer.sparsity.forms import DENSE, Form, form
+from gossamer.sparsity.forms import DENSE, form
 from gossamer.threat import ThreatModel
 from gossamer.training.run import FINAL
 
@@ -52,20 +53,25 @@ class OpenRun:
         """Return the network with a stored state, in eval mode; raises RunError where the run has not got that far."""
         path = self._path(state)
         dense = plain_copy(build_model(self.recipe, self.parts.test))
-        return self._form(path).rebuild(dense, atomic.read_safetensors(path))
+        return form(self.form(state)).rebuild(dense, atomic.read_safetensors(path))
 
     def twin(self, state: str = FINAL) -> nn.Module:
         """Return the noise-free form of a stored network: the network itself unless it is stochastic."""
-        return self._form(self._path(state)).twin(self.model(state))
+        return form(self.form(state)).twin(self.model(state))
 
     def dense_weights(self, state: str = FINAL) -> int | None:
         """Return the prunable weights of the dense parent that a stored network's density refers to; None: not kept."""
         about = atomic.read_about(self._path(state))
         return int(about["dense_weights"]) if "dense_weights" in about else None
 
-    @staticmethod
-    def _form(path: Path) -> Form:
-        return form(atomic.read_about(path).get("form", DENSE))
+    def form(self, state: str = FINAL) -> str:
+        """Return the name of the form (`gossamer.sparsity.forms`) in which a state was stored."""
+        return atomic.read_about(self._path(state)).get("form", DENSE)
+
+    def network_options(self) -> dict[str, Any]:
+        """Return every option that builds the network, those that follow from the data too, as JSON has them."""
+        given = model_options(self.recipe, self.parts.test)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
     def _path(self, state: str) -> Path:
         path = self.folder.state(state)

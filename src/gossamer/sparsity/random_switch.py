@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from gossamer.errors import RunError
 from gossamer.sparsity.finalize import nonzero_masks, plain_copy
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.protocol import Finalised
@@ -56,10 +57,22 @@ def switched(networks: Sequence[nn.Module]) -> Finalised:
 
 def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return the switch with its stored tensors; model: the dense network that each ticket is a part of."""
-    count = 1 + max(int(name.split(".")[1]) for name in tensors)
+    # No ticket is made that its tensors do not pay for.
+    count, left_over = divmod(_numbers(tensors), _numbers(model.state_dict()))
+    if left_over or not count:
+        raise RunError(
+            "stored network",
+            expected=f"{_numbers(model.state_dict()):,} numbers a ticket",
+            got=f"{_numbers(tensors):,} in all",
+            remedy="open it with the network it was trained with",
+        )
     switch = RandomSwitch([copy.deepcopy(model) for _ in range(count)])
     switch.load_state_dict(dict(tensors))
     return switch.eval()
+
+
+def _numbers(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def first_ticket(model: nn.Module) -> nn.Module:
