@@ -28,7 +28,9 @@ $(ENV): pyproject.toml constraints.txt
 test: $(ENV)
 	$(BIN)/pytest -n auto
 
+# Also what only these tests need: a Ray cluster of several processes, tables as Parquet and xarray.
 test-long: $(ENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[long]'
 	$(BIN)/pytest -m long
 
 # What other libraries' attacks find, beside ours; they live where the benchmarks' peers do.

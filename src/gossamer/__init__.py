@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gossamer.report import write as write_report
     from gossamer.sparsity.finalize import finalise
     from gossamer.sweep.results import read_results as results
+    from gossamer.sweep.search.results import read_trials as trials
     from gossamer.threat import ThreatModel
     from gossamer.training.own_loop import robust_loss, sparsify
     from gossamer.zoo.convert import convert
@@ -47,6 +48,7 @@ _HOMES = {
     "security_curve": "gossamer.evaluation.curve",
     "sparsify": "gossamer.training.own_loop",
     "train": "gossamer.recipe.train",
+    "trials": "gossamer.sweep.search.results:read_trials",
     "write_report": "gossamer.report:write",
 }
 
@@ -70,6 +72,7 @@ __all__ = [
     "security_curve",
     "sparsify",
     "train",
+    "trials",
     "write_report",
 ]
 

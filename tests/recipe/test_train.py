@@ -117,6 +117,21 @@ def test_an_evaluation_is_named_by_attack_norm_and_radii() -> None:
     assert result_name(Evaluation(attack="fgsm"), threat) == "fgsm-l2-0.5"
     assert result_name(Evaluation(attack="my.attacks:Best", n=5), threat) == "my.attacks.Best-l2-0.5-n5"
     assert result_name(Evaluation(attack="fgsm", eps=("0", "1/4")), threat) == "fgsm-l2-0-to-0.25"  # type: ignore[arg-type]
+    assert result_name(Evaluation(attack="fgsm", part="held_out", n=5), threat) == "fgsm-l2-0.5-held_out-n5"
+
+
+def test_what_is_held_out_is_evaluated_where_something_is(tmp_path: Path) -> None:
+    specs = [{"attack": "fgsm", "part": "held_out", "n": 20}]
+    with pytest.raises(ConfigError, match="held_out, while nothing is held out"):
+        train(recipe(evaluation=specs), out=tmp_path / "none")
+    data = {**recipe()["data"], "split": {"held_out": 100}}
+    run = train(recipe(evaluation=specs, data=data), out=tmp_path / "run")
+    (written,) = (path for path in run.folder.results.glob("*.json") if path.stem != "network")
+    measured = json.loads(written.read_text())
+    assert measured["dataset"]["part"] == "held_out"
+    held_out = run.parts.held_out
+    assert held_out is not None
+    assert set(measured["samples"]["index"]) <= set(held_out.index.tolist())
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])

@@ -1,7 +1,7 @@
 """The driver hands over what is ready, replaces workers that die, and keeps back only what comes after a failure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import load_recipe
 from gossamer.sweep import drive as room
-from gossamer.sweep.drive import drive
+from gossamer.sweep.drive import Work, drive, tasks_of
 from gossamer.sweep.engine import Ended
 from gossamer.sweep.plan import PhaseNode, Plan, RunNode
 from gossamer.sweep.tasks import Task
@@ -57,6 +57,7 @@ class Hands:
     most: int = 0
     running: int = 0
     stopped: bool = False
+    told: list[str] = field(default_factory=list[str])
 
     def submit(self, task: Task) -> Any:
         needs = {f"phase-{key}" for key in task.parents}
@@ -76,6 +77,9 @@ class _Handle:
     task: Task
     attempt: int
     polls: int = 2
+
+    def stop(self) -> None:
+        self.hands.told.append(self.task.id)
 
     def ended(self) -> Ended | None:
         self.polls -= 1
@@ -151,6 +155,50 @@ def test_an_interrupt_stops_the_workers_and_goes_on(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
     assert hands.stopped
+
+
+def test_what_is_withdrawn_is_stopped_forgotten_and_may_come_again(tmp_path: Path):
+    ends = [DIED, DONE]
+    hands = Hands(lambda _task, _attempt: ends.pop(0), slots=1)
+    given = [pair for pair in tasks_of(graph(DIAMOND[:2]), str(tmp_path)) if pair[0].kind == "phase"]
+    work = Work(engine=hands, attempts=1, tell=told)
+    work.add(given)
+    work.hand_over()
+    work.withdraw(["phase-0", "phase-1"])
+    assert (hands.told, work.waiting) == (["phase-0"], [])
+    work.add(given[:1])
+    assert work.waiting == []  # it has not ended yet
+    work.collect()
+    work.collect()
+    assert (work.failed, work.waiting) == ({}, ["phase-0"])
+    work.hand_over()
+    work.collect()
+    work.collect()
+    assert (list(work.done), work.failed) == (["phase-0"], {})
+    work.withdraw(["phase-0"])
+    assert list(work.done) == ["phase-0"]
+
+
+def test_a_phase_that_is_asked_for_more_is_trained_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stored: dict[str, tuple[int, ...]] = {}
+    monkeypatch.setattr(room, "is_done", lambda task: set(task.publish) <= set(stored.get(task.id, ())))
+
+    def outcome(task: Task, _attempt: int) -> Ended:
+        stored[task.id] = task.publish
+        return DONE
+
+    hands = Hands(outcome)
+    ((task, needs), _) = tasks_of(graph([()]), str(tmp_path))
+    work = Work(engine=hands, tell=told)
+    for publish in ((1,), (2,), (1,)):
+        work.add([(replace(task, publish=publish), needs)])
+        work.hand_over()
+    for _ in range(4):
+        work.collect()
+        work.hand_over()
+    assert stored == {"phase-0": (1, 2)}
+    assert hands.log == ["phase-0"] * 2
+    assert list(work.done) == ["phase-0"]
 
 
 def test_no_attempts_are_refused(tmp_path: Path):

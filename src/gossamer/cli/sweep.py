@@ -1,31 +1,23 @@
 """`gossamer sweep`: a grid in, all of its runs out, each distinct phase trained once."""
 
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 
-from gossamer.cli import options
+from gossamer.cli import engines, options
 from gossamer.cli.subjects import one_of, read_options
-from gossamer.errors import ConfigError, RunError
+from gossamer.errors import RunError
 from gossamer.sweep.drive import Outcome, drive
-from gossamer.sweep.engine import Engine
 from gossamer.sweep.estimate import estimate
-from gossamer.sweep.local import LocalEngine, cores
 from gossamer.sweep.plan import Plan
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import expand, load_sweep
 from gossamer.sweep.store import PhaseRecord, Store
 from gossamer.sweep.tasks import is_done, phase_task, run_task
-
-ENGINES = ("local", "ray", "slurm")
 
 
 def sweep(
@@ -33,37 +25,30 @@ def sweep(
     store: Annotated[
         str | None, typer.Option(help="where phases and runs lie: a folder or a URL; by default sweeps/NAME")
     ] = None,
-    engine: Annotated[str, typer.Option(help=f"who runs tasks: {', '.join(ENGINES)}")] = "local",
-    slots: Annotated[int | None, typer.Option(help="tasks at a time; by default one a core, or one a GPU")] = None,
-    gpus: Annotated[
-        str | None, typer.Option(help="devices that local tasks share, with commas, as 0,1; by default all there are")
-    ] = None,
-    engine_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine-option", help="of ray: address, cpus, gpus; of slurm: submitit's; as gpus=0.5; repeatable"
-        ),
-    ] = None,
-    attempts: Annotated[int, typer.Option(help="how often a task whose worker dies is begun")] = 3,
+    engine: engines.Name = "local",
+    slots: engines.Slots = None,
+    gpus: engines.Gpus = None,
+    engine_option: engines.Options = None,
+    attempts: engines.Attempts = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the graph, what is done and what is left")] = False,
     data_dir: options.DataDir = None,
 ) -> None:
     """Train every distinct phase of a grid once, put its runs together and evaluate them; stopped, it goes on."""
-    one_of("--engine", engine, ENGINES)
+    one_of("--engine", engine, engines.ENGINES)
     asked = load_sweep(file)
     cases = expand(asked)
     graph = make_plan(cases, data_dir)
     root = _root(store, asked.name)
     given = read_options(tuple(engine_option or ()), "--engine-option")
-    _check_flags(engine, root, slots, gpus, given)
+    engines.check_flags(engine, root, slots, gpus, given)
     print(f"{asked.name}: {len(cases)} cases, {len(graph.runs)} runs")
     print(describe(graph, root))
     if dry_run:
         return
-    hands = _engine(engine, root, slots, gpus, given)
+    hands = engines.make_engine(engine, root, slots, gpus, given)
     try:
-        with _stopped_by_sigterm():
-            outcome = drive(graph, root, hands, data_dir=_absolute(data_dir), attempts=attempts)
+        with engines.stopped_by_sigterm():
+            outcome = drive(graph, root, hands, data_dir=engines.absolute(data_dir), attempts=attempts)
     except KeyboardInterrupt:
         print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -105,10 +90,6 @@ def _root(store: str | None, name: str) -> str:
     return str(Path(store or Path("sweeps") / name).absolute())
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
-
-
 def _readable(store: Store) -> list[PhaseRecord]:
     """Return the records to estimate by; a damaged one of another sweep is no reason to stop this."""
     found: list[PhaseRecord] = []
@@ -119,58 +100,9 @@ def _readable(store: Store) -> list[PhaseRecord]:
     return found
 
 
-def _check_flags(engine: str, root: str, slots: int | None, gpus: str | None, given: Mapping[str, Any]) -> None:
-    """Refuse what the engine would not heed, before anything is read."""
-    _refuse(engine == "ray" and slots is not None, "--slots", "none beside ray, which knows its cluster", slots)
-    _refuse(engine != "ray" and "://" in root, "--store", f"a folder, for the engine {engine}", root)
-    _refuse(engine != "local" and gpus is not None, "--gpus", f"none beside --engine {engine}", gpus)
-    _refuse(engine == "local" and bool(given), "--engine-option", "none, for the engine local", ", ".join(given))
-    if engine == "ray":
-        for name in given:
-            one_of("--engine-option", name, ("address", "cpus", "gpus"))
-
-
-def _engine(name: str, root: str, slots: int | None, gpus: str | None, given: Mapping[str, Any]) -> Engine:
-    """Return who runs tasks; only an engine that is asked for is imported."""
-    if name == "ray":
-        from gossamer.sweep.ray_engine import RayEngine  # noqa: PLC0415
-
-        return RayEngine(**given)
-    folder = Path(root) / "tasks"
-    if name == "slurm":
-        from gossamer.sweep.slurm import SlurmEngine  # noqa: PLC0415
-
-        return SlurmEngine(slots=64 if slots is None else slots, folder=folder, options=given)
-    devices = _devices(gpus)
-    return LocalEngine(slots=(len(devices) or cores()) if slots is None else slots, folder=folder, gpus=devices)
-
-
-def _devices(gpus: str | None) -> list[str]:
-    if gpus is not None:
-        return [device.strip() for device in gpus.split(",") if device.strip()]
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return seen.split(",") if seen else [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _refuse(wrong: bool, flag: str, expected: str, got: object) -> None:
-    if wrong:
-        raise ConfigError(flag, expected=expected, got=got, remedy="leave it out, or choose another engine")
-
-
 def _ended(outcome: Outcome, graph: Plan, root: str) -> str:
     lines = [f"{name}: {why}" for name, why in outcome.failed.items()]
     if outcome.blocked:
         lines.append(f"{len(outcome.blocked)} tasks wait for those: mend the cause, and run the same command again")
     runs = sum(f"run-{run.name}" in set(outcome.done) for run in graph.runs)
     return "\n".join([*lines, f"{runs} of {len(graph.runs)} runs in {Path(root) / 'runs'}"])
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Generator[None]:
-    """Let SIGTERM stop the sweep as Ctrl-C does."""
-
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

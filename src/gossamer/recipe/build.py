@@ -147,6 +147,13 @@ def check(recipe: Recipe) -> None:
         _build_probe_attacks(probe, threat)
     for spec in recipe.evaluation:
         build_evaluation_attacks(spec, threat)
+        if spec.part == "held_out" and not recipe.data.split.held_out:
+            raise ConfigError(
+                "evaluation.part",
+                expected="a part that exists",
+                got="held_out, while nothing is held out",
+                remedy="set data.split.held_out: 0.1, or evaluate on test",
+            )
 
 
 def _check_training(recipe: Recipe) -> None:
@@ -308,6 +315,16 @@ def _build_probe_attacks(spec: ProbeFields, threat: ThreatModel) -> dict[str, At
     return attacks
 
 
+def probed_metrics(recipe: Recipe) -> dict[str, tuple[int | None, Attack | None]]:
+    """Return what a recipe's probes measure, such as held_out/pgd, on how many samples and under which attack."""
+    threat = build_threat(recipe)
+    return {
+        f"{probe.part}/{name}": (probe.n, attack)
+        for probe in recipe.training.probes
+        for name, attack in {"clean": None, **_build_probe_attacks(probe, threat)}.items()
+    }
+
+
 def _monitors(recipe: Recipe) -> Any:
     stop, watch = recipe.training.early_stop, recipe.training.overfitting
 
@@ -324,12 +341,7 @@ def _monitors(recipe: Recipe) -> Any:
 
 def _check_selection(recipe: Recipe) -> None:
     """Refuse to choose a checkpoint by what must not choose it, or by what nothing measures."""
-    threat = build_threat(recipe)
-    probed = {
-        f"{probe.part}/{name}"
-        for probe in recipe.training.probes
-        for name in ("clean", *_build_probe_attacks(probe, threat))
-    }
+    probed = set(probed_metrics(recipe))
     # Training accuracies rise as a network overfits: they may stop a run, but not choose what ships.
     stop, watch = recipe.training.early_stop, recipe.training.overfitting
     metrics = {

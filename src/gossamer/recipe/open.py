@@ -1,6 +1,6 @@
 """The only way from a run folder to its model, data and threat."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class OpenRun:
                 got=name,
                 remedy="choose another part",
             )
-        return found
+        # What is held out of the training images says so wherever it is measured on.
+        return replace(found, part=name) if name == "held_out" else found
 
     def model(self, state: str = FINAL) -> nn.Module:
         """Return the network with a stored state, in eval mode; raises RunError where the run has not got that far."""

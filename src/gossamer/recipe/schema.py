@@ -222,11 +222,15 @@ class Machine(Section):
 
 
 class Evaluation(Section):
-    """One evaluation after training. eps: radii, the threat's own if left out; n: samples, all if left out."""
+    """One evaluation after training. eps: radii, the threat's own if left out; n: samples, all if left out.
+
+    part: of the data; what chooses between runs is measured on held_out, never on test.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     attack: str
+    part: Literal["test", "held_out"] = "test"
     eps: Annotated[tuple[Eps, ...] | None, BeforeValidator(_several)] = None
     n: PositiveInt | None = None
     batch_size: PositiveInt | None = None

@@ -259,9 +259,10 @@ def _evaluate_together(
 
 
 def result_name(spec: Evaluation, threat: ThreatModel) -> str:
-    """Return the file name of an evaluation that a recipe asks for: attack, norm, radii, n, a hash of the rest."""
+    """Return the file name of an evaluation that a recipe asks for: attack, norm, radii, part, n, hash of the rest."""
     radii = spec.eps or (threat.eps,)
-    name = _file_name(spec.attack, threat.norm, radii) + (f"-n{spec.n}" if spec.n is not None else "")
+    part = "" if spec.part == "test" else f"-{spec.part}"
+    name = _file_name(spec.attack, threat.norm, radii) + part + (f"-n{spec.n}" if spec.n is not None else "")
     rest = {**spec.options, **({"eps": radii[1:-1]} if len(radii) > 2 else {})}
     if not rest:
         return name
@@ -295,11 +296,11 @@ def evaluate_spec(
     *,
     shard: Shard = WHOLE,
 ) -> Measured:
-    """Return the evaluation of a run's network that a recipe asks for, on the test part or on one shard of it."""
+    """Return the evaluation of a run's network that a recipe asks for, or one shard of it."""
     name = result_name(spec, run.threat) + ("" if shard.of == 1 else f"-{shard.label}")
     return evaluate(
         model,
-        run.parts.test,
+        run.part(spec.part),
         build_evaluation_attacks(spec, run.threat),
         n=spec.n,
         batch_size=spec.batch_size,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,19 +34,108 @@ class Outcome:
 
 
 @dataclass(kw_only=True)
-class _Standing:
-    tasks: Mapping[str, Task]
-    needs: Mapping[str, Sequence[str]]
-    waiting: list[str]
-    done: list[str] = field(default_factory=list[str])
+class Work:
+    """Tasks on their way through an engine: which wait for others, which run, and how the rest ended.
+
+    attempts: how often a task is handed over before its workers' dying counts as its own fault. Raises ConfigError for
+    none.
+    """
+
+    engine: Engine
+    attempts: int = ATTEMPTS
+    tell: Told = print
+    tasks: dict[str, Task] = field(default_factory=dict[str, Task])
+    waiting: list[str] = field(default_factory=list[str])
+    done: dict[str, None] = field(default_factory=dict[str, None])
     failed: dict[str, str] = field(default_factory=dict[str, str])
     running: dict[str, Handle] = field(default_factory=dict[str, Handle])
-    attempts: dict[str, int] = field(default_factory=dict[str, int])
+    _needs: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    _begun: dict[str, int] = field(default_factory=dict[str, int])
+    _changed: set[str] = field(default_factory=set[str])
 
-    def ready(self) -> Iterable[str]:
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError("--attempts", expected="at least 1", got=self.attempts, remedy="leave it out")
+
+    def add(self, given: Iterable[tuple[Task, Sequence[str]]]) -> None:
+        """Take tasks on, each with the ids of those before it; raises RunError for a store that is damaged."""
+        for new, needs in given:
+            before = self.tasks.get(new.id)
+            if before is not None and set(new.publish) <= set(before.publish):
+                continue
+            asked = () if before is None else before.publish
+            task = replace(new, publish=tuple(sorted({*new.publish, *asked})))
+            self.tasks[task.id], self._needs[task.id] = task, needs
+            self._place(task)
+
+    def _place(self, task: Task) -> None:
+        self.done.pop(task.id, None)
+        if is_done(task):
+            self.done[task.id] = None
+        elif task.id in self.running:
+            self._changed.add(task.id)
+        elif task.id not in (*self.failed, *self.waiting):
+            self.waiting.append(task.id)
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Give up what is not done of these tasks: what waits is not begun, what runs is asked to save and end."""
+        for name in names:
+            if name in self.done or self.tasks.pop(name, None) is None:
+                continue
+            if name in self.running:
+                self._changed.add(name)
+                self.running[name].stop()
+            elif name in self.waiting:
+                self.waiting.remove(name)
+
+    def ready(self) -> Sequence[str]:
         """Return what can begin."""
-        done = set(self.done)
-        return [name for name in self.waiting if done.issuperset(self.needs[name])]
+        return [name for name in self.waiting if self.done.keys() >= set(self._needs[name])]
+
+    def hand_over(self) -> None:
+        """Give the engine as much as it takes of what can begin."""
+        for name in self.ready()[: max(0, self.engine.slots - len(self.running))]:
+            self.waiting.remove(name)
+            self._begun[name] = self._begun.get(name, 0) + 1
+            try:
+                self.running[name] = self.engine.submit(self.tasks[name])
+            except GossamerError as error:
+                self._fail(name, str(error))
+
+    def collect(self) -> None:
+        """See what has ended, and how."""
+        for name, handle in list(self.running.items()):
+            ended = handle.ended()
+            if ended is None:
+                continue
+            del self.running[name]
+            if name in self._changed:
+                self._changed.remove(name)
+                self._reconsider(name)
+            else:
+                self._settle(name, ended)
+
+    def _reconsider(self, name: str) -> None:
+        """Place a task that was withdrawn, or asked for more, while it ran."""
+        self._begun.pop(name)
+        if name in self.tasks:
+            self._place(self.tasks[name])
+
+    def _settle(self, name: str, ended: Ended) -> None:
+        if ended.ok and not is_done(self.tasks[name]):
+            ended = Ended(ok=False, message=f"it ended, and nothing of it is in {self.tasks[name].root}: {LOST}")
+        if ended.ok:
+            self.done[name] = None
+            self.tell(f"{name}: {ended.message}; {len(self.done)} of {len(self.tasks)} done")
+        elif ended.again and self._begun[name] < self.attempts:
+            self.waiting.insert(0, name)
+            self.tell(f"{name}: {ended.message}; it begins again where it stopped")
+        else:
+            self._fail(name, ended.message)
+
+    def _fail(self, name: str, why: str) -> None:
+        self.failed[name] = why
+        self.tell(f"{name}: FAILED, {why}")
 
 
 def tasks_of(plan: Plan, root: str, data_dir: Path | None = None) -> list[tuple[Task, Sequence[str]]]:
@@ -68,54 +157,15 @@ def drive(
     interrupt the tasks are asked to end, and the interrupt goes on. Called again, also by another process, it goes on
     with what is left. Raises RunError for a store that is damaged.
     """
-    if attempts < 1:
-        raise ConfigError("--attempts", expected="at least 1", got=attempts, remedy="leave it out")
-    given = tasks_of(plan, root, data_dir)
-    tasks = {task.id: task for task, _ in given}
-    done = [name for name, task in tasks.items() if is_done(task)]
-    standing = _Standing(
-        tasks=tasks,
-        needs={task.id: needs for task, needs in given},
-        waiting=[name for name in tasks if name not in set(done)],
-        done=done,
-    )
-    tell(f"{len(done)} of {len(tasks)} tasks were done before")
+    work = Work(engine=engine, attempts=attempts, tell=tell)
+    work.add(tasks_of(plan, root, data_dir))
+    tell(f"{len(work.done)} of {len(work.tasks)} tasks were done before")
     try:
-        while standing.running or standing.ready():
-            _hand_over(standing, engine, tell)
-            _collect(standing, attempts, tell)
+        while work.running or work.ready():
+            work.hand_over()
+            work.collect()
             time.sleep(PAUSE)
     except BaseException:
         engine.stop()
         raise
-    return Outcome(done=tuple(standing.done), failed=standing.failed, blocked=tuple(standing.waiting))
-
-
-def _hand_over(standing: _Standing, engine: Engine, tell: Told) -> None:
-    for name in list(standing.ready())[: max(0, engine.slots - len(standing.running))]:
-        standing.waiting.remove(name)
-        standing.attempts[name] = standing.attempts.get(name, 0) + 1
-        try:
-            standing.running[name] = engine.submit(standing.tasks[name])
-        except GossamerError as error:
-            standing.failed[name] = str(error)
-            tell(f"{name}: FAILED, {error}")
-
-
-def _collect(standing: _Standing, attempts: int, tell: Told) -> None:
-    for name, handle in list(standing.running.items()):
-        ended = handle.ended()
-        if ended is None:
-            continue
-        del standing.running[name]
-        if ended.ok and not is_done(standing.tasks[name]):
-            ended = Ended(ok=False, message=f"it ended, and nothing of it is in {standing.tasks[name].root}: {LOST}")
-        if ended.ok:
-            standing.done.append(name)
-            tell(f"{name}: {ended.message}; {len(standing.done)} of {len(standing.tasks)} done")
-        elif ended.again and standing.attempts[name] < attempts:
-            standing.waiting.insert(0, name)
-            tell(f"{name}: {ended.message}; it begins again where it stopped")
-        else:
-            standing.failed[name] = ended.message
-            tell(f"{name}: FAILED, {ended.message}")
+    return Outcome(done=tuple(work.done), failed=work.failed, blocked=tuple(work.waiting))

@@ -25,6 +25,10 @@ class Handle(Protocol):
         """Return how it ended, None while it has not."""
         ...
 
+    def stop(self) -> None:
+        """Ask it to save its state and end; returns at once."""
+        ...
+
 
 class Engine(Protocol):
     """Runs tasks somewhere. slots: how many it takes at a time."""

@@ -96,6 +96,11 @@ class _Process:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return Ended(ok=False, message=f"{how}: {last} (all of it: {self.log})", again=True)
 
+    def stop(self) -> None:
+        """Ask the process to save a checkpoint and end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
 
 def cores() -> int:
     """Return how many cores this process may use."""

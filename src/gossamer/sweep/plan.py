@@ -62,19 +62,27 @@ class Plan:
 
 
 @dataclass
-class _Found:
-    phases: dict[str, PhaseNode] = field(default_factory=dict[str, PhaseNode])
-    runs: dict[str, RunNode] = field(default_factory=dict[str, RunNode])
+class Readings:
+    """Data that were read, kept for whoever plans again with the same."""
+
     parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
     unlabelled: dict[str, Mapping[str, str] | None] = field(default_factory=dict[str, Mapping[str, str] | None])
 
 
-def plan(cases: Sequence[Case], data_dir: Path | None = None) -> Plan:
+@dataclass
+class _Found:
+    read: Readings
+    phases: dict[str, PhaseNode] = field(default_factory=dict[str, PhaseNode])
+    runs: dict[str, RunNode] = field(default_factory=dict[str, RunNode])
+
+
+def plan(cases: Sequence[Case], data_dir: Path | None = None, read: Readings | None = None) -> Plan:
     """Return the graph of these cases; nothing is trained, data are read for their checksums.
 
-    Cases of one recipe are one run. Raises ConfigError naming the case whose phases cannot be built.
+    Cases of one recipe are one run. read: the data that earlier plans read. Raises ConfigError naming the case whose
+    phases cannot be built.
     """
-    found = _Found()
+    found = _Found(Readings() if read is None else read)
     for case in cases:
         try:
             _add(found, case, data_dir)
@@ -92,9 +100,9 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
         found.runs[name] = replace(run, labels=(*run.labels, case.labels))
         return
     check(recipe)
-    parts = _parts(found, recipe, data_dir)
+    parts = _parts(found.read, recipe, data_dir)
     phases = build_phases(recipe, parts)
-    keys = phase_keys(recipe, phases, parts, _unlabelled(found, recipe, parts.train, data_dir))
+    keys = phase_keys(recipe, phases, parts, _unlabelled(found.read, recipe, parts.train, data_dir))
     for index, (key, phase) in enumerate(zip(keys, phases, strict=True)):
         before = found.phases.get(key)
         found.phases[key] = PhaseNode(
@@ -110,19 +118,19 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
     found.runs[name] = RunNode(name=name, recipe=recipe, phases=tuple(keys), labels=(case.labels,))
 
 
-def _parts(found: _Found, recipe: Recipe, data_dir: Path | None) -> Parts:
+def _parts(read: Readings, recipe: Recipe, data_dir: Path | None) -> Parts:
     """Return the data of a recipe, read once for all recipes that ask for the same."""
     asked = recipe.data.model_dump_json()
-    if asked not in found.parts:
-        found.parts[asked] = build_data(recipe, data_dir)
-    return found.parts[asked]
+    if asked not in read.parts:
+        read.parts[asked] = build_data(recipe, data_dir)
+    return read.parts[asked]
 
 
-def _unlabelled(found: _Found, recipe: Recipe, train: DataSet, data_dir: Path | None) -> Mapping[str, str] | None:
+def _unlabelled(read: Readings, recipe: Recipe, train: DataSet, data_dir: Path | None) -> Mapping[str, str] | None:
     """Return what identifies the pseudo-labelled images of a recipe, read once for all that ask for the same."""
     asked = recipe.data.model_dump_json()
-    if asked not in found.unlabelled:
+    if asked not in read.unlabelled:
         with tempfile.TemporaryDirectory(prefix="gossamer-") as nowhere:
             source = open_source(recipe, train, Path(nowhere), data_dir)
-            found.unlabelled[asked] = None if source is None else source.checksums
-    return found.unlabelled[asked]
+            read.unlabelled[asked] = None if source is None else source.checksums
+    return read.unlabelled[asked]

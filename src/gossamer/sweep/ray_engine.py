@@ -91,6 +91,10 @@ class _Call:
         except self.ray.exceptions.RayError as error:
             return Ended(ok=False, message=_first(error), again=True)
 
+    def stop(self) -> None:
+        """Interrupt the call, which saves a checkpoint and ends."""
+        self.ray.cancel(self.call, force=False)
+
 
 def _first(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -49,6 +49,7 @@ class Results:
     def to_xarray(self) -> Any:
         """Return an `xarray.Dataset`: a dimension an axis, a variable a number that was measured, NaN where none was.
 
+        Columns of text are left out.
         Raises ConfigError where xarray is not installed.
         """
         xarray = _imported("xarray")
@@ -56,6 +57,8 @@ class Results:
         shape = [len(each) for each in labels.values()]
         filled: dict[str, Any] = {}
         for name in self.columns[len(self.axes) :]:
+            if any(isinstance(value, str) for value in self.column(name)):
+                continue
             values = np.full(shape, np.nan)
             for row in self.rows:
                 place = tuple(labels[axis].index(row[axis]) for axis in self.axes)

@@ -75,6 +75,11 @@ class _Job:
         told = f"job {self.job.job_id}, see {self.job.paths.stderr}"
         return Ended(ok=code == 0, message=told if code else "done", again=code not in (0, FAILED))
 
+    def stop(self) -> None:
+        """Cancel the job."""
+        if not self.job.done():
+            self.job.cancel(check=False)
+
 
 def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
@@ -90,14 +90,19 @@ class Case:
 
 def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
     """Return the sweep of a YAML file or of these values; a relative base lies beside the file. Raises ConfigError."""
+    return validated(Sweep, read_source(source, "sweep"), "sweep")
+
+
+def read_source(source: Path | str | Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the fields of a YAML file, named after it and with a base that lies beside it, or a mapping's own."""
     if isinstance(source, Mapping):
-        return _validated(source)
+        return dict(source)
     path = Path(source)
-    values = read_fields(path, f"sweep {source}")
+    values = read_fields(path, f"{kind} {source}")
     base = values.get("base")
     if isinstance(base, str) and base.endswith((".yaml", ".yml")):
         values["base"] = str(path.parent / base)
-    return _validated({"name": path.stem, **values})
+    return {"name": path.stem, **values}
 
 
 def expand(sweep: Sweep) -> list[Case]:
@@ -105,7 +110,7 @@ def expand(sweep: Sweep) -> list[Case]:
     _check_conditions(sweep)
     base = read_values(sweep.base)
     for field, value in sweep.set.items():
-        base = _with(base, field, value)
+        base = set_field(base, field, value)
     points = [[(name, *point) for point in axis.points()] for name, axis in sweep.axes.items()]
     cases: list[Case] = []
     for chosen in itertools.product(*points):
@@ -121,7 +126,7 @@ def _case(sweep: Sweep, base: Mapping[str, Any], labels: Mapping[str, Label], mo
     values = dict(base)
     for fields in moved:
         for field, value in fields.items():
-            values = _with(values, field, value)
+            values = set_field(values, field, value)
     try:
         return Case(labels=labels, recipe=validate(values))
     except ConfigError as error:
@@ -131,7 +136,7 @@ def _case(sweep: Sweep, base: Mapping[str, Any], labels: Mapping[str, Label], mo
         ) from error
 
 
-def _with(values: Mapping[str, Any], field: str, value: object) -> dict[str, Any]:
+def set_field(values: Mapping[str, Any], field: str, value: object) -> dict[str, Any]:
     """Set a field; a section is merged, and replaced whole where it names another thing, as in recipes.
 
     A section that is set to null is as if the recipe did not say it.
@@ -184,8 +189,12 @@ def _check_conditions(sweep: Sweep) -> None:
                 )
 
 
-def _validated(values: Mapping[str, Any]) -> Sweep:
+_Spec = TypeVar("_Spec", bound=Section)
+
+
+def validated(spec: type[_Spec], values: Mapping[str, Any], subject: str) -> _Spec:
+    """Return what fields say; subject: what an error calls them. Raises ConfigError for the first that cannot be."""
     try:
-        return Sweep.model_validate(values)
+        return spec.model_validate(values)
     except ValidationError as error:
-        raise config_error(error, Sweep, "sweep") from error
+        raise config_error(error, spec, subject) from error
