@@ -15,6 +15,7 @@ LEVELS = (
     ("methods",),
     ("recipe",),
     ("sweep", "zoo"),
+    ("reproduce",),
     ("cli",),
     ("__main__",),
 )

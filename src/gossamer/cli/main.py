@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": Command("gossamer.cli.bench", "bench", "time artifacts beside dense engines"),
     "sweep": Command("gossamer.cli.sweep", "sweep", "train a grid of recipes, what they share once"),
     "search": Command("gossamer.cli.search", "search", "look for recipes that are best at several things at once"),
+    "reproduce": Command("gossamer.cli.reproduce", "reproduce", "rebuild published tables with our numbers beside"),
     "runs": Command("gossamer.cli.runs", "runs", "what is here, in what state, and what it reached"),
     "compare": Command("gossamer.cli.compare", "compare", "what differs between runs, in recipe and result"),
     "publish": Command("gossamer.cli.publish", "publish", "write a run as a folder that others can load, or send it"),

@@ -52,7 +52,7 @@ def sweep(
     except KeyboardInterrupt:
         print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
         raise SystemExit(130) from None
-    print(_ended(outcome, graph, root))
+    print(ended(outcome, graph, root))
     if not outcome.complete:
         raise SystemExit(1)
 
@@ -100,7 +100,8 @@ def _readable(store: Store) -> list[PhaseRecord]:
     return found
 
 
-def _ended(outcome: Outcome, graph: Plan, root: str) -> str:
+def ended(outcome: Outcome, graph: Plan, root: str) -> str:
+    """Return how a sweep ended: why tasks failed, what waits for them, and how many runs there are."""
     lines = [f"{name}: {why}" for name, why in outcome.failed.items()]
     if outcome.blocked:
         lines.append(f"{len(outcome.blocked)} tasks wait for those: mend the cause, and run the same command again")

@@ -16,17 +16,20 @@ Label: TypeAlias = bool | int | float | str | None
 Fields: TypeAlias = Mapping[str, Any]
 """Values of a recipe by where they stand, such as training.epochs."""
 
+_RECIPE = "recipe"
+"""Under what an axis of recipes moves: no field of a recipe."""
+
 
 def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
 class Axis(Section):
-    """One axis, said in one of four ways.
+    """One axis, said in one of five ways.
 
     field, values: one field takes each value, and the value is the label. zip: several fields move together; the label
     is the value of the first. list: named sets of fields, where a whole section may be null: not said. seeds: so many,
-    or these.
+    or these. recipes: by label, each in the place of the sweep's base.
     """
 
     field: str | None = None
@@ -34,14 +37,16 @@ class Axis(Section):
     zip: dict[str, tuple[Any, ...]] | None = None
     list: dict[str, dict[str, Any]] | None = None
     seeds: PositiveInt | tuple[int, ...] | None = None
+    recipes: dict[str, str] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "Axis":
-        said = [self.field is not None or self.values is not None, self.zip is not None, self.list is not None]
-        if said.count(True) + (self.seeds is not None) != 1 or (self.field is None) != (self.values is None):
+        others = [self.zip, self.list, self.seeds, self.recipes]
+        said = [self.field is not None or self.values is not None, *(each is not None for each in others)]
+        if said.count(True) != 1 or (self.field is None) != (self.values is None):
             raise ConfigError(
                 "axis",
-                expected="one of: field and values; zip; list; seeds",
+                expected="one of: field and values; zip; list; seeds; recipes",
                 got=", ".join(sorted(self.model_fields_set)) or "nothing",
                 remedy="write {field: method.density, values: [0.1, 0.01]}, say",
             )
@@ -60,17 +65,20 @@ class Axis(Section):
         elif self.seeds is not None:
             seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
             yield from ((seed, {"seed": seed}) for seed in seeds)
+        elif self.recipes is not None:
+            yield from ((label, {_RECIPE: recipe}) for label, recipe in self.recipes.items())
 
 
 class Sweep(Section):
     """A base recipe (a shipped name, a path or its values), what is set in all of it, and axes, multiplied.
 
-    skip: cases to leave out, only: those to keep; each a mapping from axes to a label or several, of which all hold.
+    base: none where an axis names recipes. skip: cases to leave out, only: those to keep; each a mapping from axes to a
+    label or several, of which all hold.
     """
 
     name: str = "sweep"
     claim: str = ""
-    base: str | dict[str, Any]
+    base: str | dict[str, Any] | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     skip: tuple[dict[str, Annotated[tuple[Any, ...], BeforeValidator(_several)]], ...] = ()
@@ -108,9 +116,7 @@ def read_source(source: Path | str | Mapping[str, Any], kind: str) -> dict[str, 
 def expand(sweep: Sweep) -> list[Case]:
     """Return every case, the last axis moving fastest. Raises ConfigError naming the case whose recipe cannot be."""
     _check_conditions(sweep)
-    base = read_values(sweep.base)
-    for field, value in sweep.set.items():
-        base = set_field(base, field, value)
+    base = None if sweep.base is None else with_settings(sweep.base, sweep.set)
     points = [[(name, *point) for point in axis.points()] for name, axis in sweep.axes.items()]
     cases: list[Case] = []
     for chosen in itertools.product(*points):
@@ -122,11 +128,27 @@ def expand(sweep: Sweep) -> list[Case]:
     return cases
 
 
-def _case(sweep: Sweep, base: Mapping[str, Any], labels: Mapping[str, Label], moved: Sequence[Fields]) -> Case:
-    values = dict(base)
+def with_settings(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe, by its name, its path or as they are, with what is set in all of a sweep."""
+    values = read_values(recipe)
+    for field, value in settings.items():
+        values = set_field(values, field, value)
+    return values
+
+
+def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Label], moved: Sequence[Fields]) -> Case:
+    named = [fields[_RECIPE] for fields in moved if _RECIPE in fields]
+    if len(named) + (base is not None) != 1:
+        raise ConfigError(
+            f"{sweep.name}: base",
+            expected="one: the sweep's, or that of one axis of recipes",
+            got=len(named) + (base is not None),
+            remedy="leave base out where an axis names recipes, and name them on one axis alone",
+        )
+    values = dict(base) if base is not None else with_settings(named[0], sweep.set)
     for fields in moved:
         for field, value in fields.items():
-            values = set_field(values, field, value)
+            values = values if field == _RECIPE else set_field(values, field, value)
     try:
         return Case(labels=labels, recipe=validate(values))
     except ConfigError as error:

@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.build import build_threat, check, probed_metrics
-from gossamer.recipe.load import read_values, validate
+from gossamer.recipe.load import validate
 from gossamer.recipe.schema import Component, Evaluation, Recipe, Section
-from gossamer.sweep.spec import Label, read_source, set_field, validated
+from gossamer.sweep.spec import Label, read_source, set_field, validated, with_settings
 
 Parameters: TypeAlias = Mapping[str, Label]
 """The values of a trial, by the names of the space."""
@@ -221,7 +221,7 @@ def load_search(source: Path | str | Mapping[str, Any]) -> Search:
 
 def base_recipe(search: Search) -> Recipe:
     """Return the recipe before anything varies, judged as all trials are; raises ConfigError."""
-    return _judged(search, validate(_base_values(search)))
+    return _judged(search, validate(with_settings(search.base, search.set)))
 
 
 def recipe_of(search: Search, parameters: Parameters) -> Recipe:
@@ -229,7 +229,7 @@ def recipe_of(search: Search, parameters: Parameters) -> Recipe:
 
     Raises ConfigError for a recipe that cannot be, and for one that would be measured otherwise than the rest.
     """
-    base, values = base_recipe(search), _base_values(search)
+    base, values = base_recipe(search), with_settings(search.base, search.set)
     for name, label in parameters.items():
         sets = search.space[name].list
         fields = {name: label} if sets is None else sets[str(label)]
@@ -285,13 +285,6 @@ def check_search(search: Search) -> None:
                     got=error.got,
                     remedy=error.remedy,
                 ) from error
-
-
-def _base_values(search: Search) -> dict[str, Any]:
-    values = read_values(search.base)
-    for field, value in search.set.items():
-        values = set_field(values, field, value)
-    return values
 
 
 def _judged(search: Search, recipe: Recipe, base: Recipe | None = None) -> Recipe:

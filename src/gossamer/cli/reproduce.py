@@ -1,0 +1,165 @@
+"""`gossamer reproduce`: train what a published table or figure needs, and print it with our numbers beside."""
+
+import _thread
+import shlex
+import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from gossamer.cli import engines, options
+from gossamer.cli.subjects import one_of, read_options
+from gossamer.cli.sweep import describe, ended
+from gossamer.errors import ConfigError
+from gossamer.recipe.load import run_name
+from gossamer.reproduce.published import Entry, entries, load_entry
+from gossamer.reproduce.scales import SCALES, Ours, Scale, Study, load_study, places
+from gossamer.reproduce.standing import Rebuilt, rebuild
+from gossamer.reproduce.text import markdown, to_json
+from gossamer.runs import atomic
+from gossamer.sweep.drive import drive
+from gossamer.sweep.plan import plan as make_plan
+from gossamer.sweep.spec import Case
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """An entry, and what is planned for it at a scale; None: nothing is."""
+
+    entry: Entry
+    study: Study | None
+    ours: Ours | None
+
+
+def reproduce(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="TABLE...", help="such as bcs/table-4; a study, as bcs; or all")
+    ] = None,
+    scale: Annotated[str, typer.Option(help="smoke: digits, in minutes; paper: the published setting")] = "smoke",
+    store: Annotated[Path | None, typer.Option(help="where runs lie; by default reproduced/SCALE")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="where to write each as Markdown and JSON")] = None,
+    show: Annotated[bool, typer.Option("--show", help="train nothing: print with the runs that are there")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="print the tables and figures that there are")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be trained, and what is done")] = False,
+    minutes: Annotated[float | None, typer.Option(help="stop after so long; the same command goes on")] = None,
+    engine: engines.Name = "local",
+    slots: engines.Slots = None,
+    gpus: engines.Gpus = None,
+    engine_option: engines.Options = None,
+    attempts: engines.Attempts = 3,
+    data_dir: options.DataDir = None,
+) -> None:
+    """Rebuild published tables and figures: what was printed and what we reached; stopped, the command goes on."""
+    chosen = cast("Scale", one_of("--scale", scale, SCALES))
+    if listed:
+        print(_list(chosen))
+        return
+    asked = [_asked(name, chosen) for name in _names(tables or [])]
+    root = (store or Path("reproduced") / chosen).absolute()
+    if not show:
+        graph = make_plan(_cases(asked), data_dir)
+        given = read_options(tuple(engine_option or ()), "--engine-option")
+        engines.check_flags(engine, str(root), slots, gpus, given)
+        print(f"{len(asked)} entries at the scale {chosen}: {len(graph.runs)} runs\n{describe(graph, str(root))}")
+        if dry_run:
+            return
+        hands = engines.make_engine(engine, str(root), slots, gpus, given)
+        try:
+            with engines.stopped_by_sigterm(), _limited(minutes):
+                outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
+        except KeyboardInterrupt:
+            print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
+            if minutes is None:
+                raise SystemExit(130) from None
+        else:
+            print(ended(outcome, graph, str(root)))
+    rebuilt = [rebuild(each.entry, each.study, each.ours, root) for each in asked]
+    for each in rebuilt:
+        print(markdown(each, chosen))
+    if out is not None:
+        _write(rebuilt, chosen, out)
+
+
+def _names(tables: Sequence[str]) -> list[str]:
+    """Return the entries that are named: one, all of a study, or all. Raises ConfigError."""
+    known = list(entries())
+    if not tables:
+        raise ConfigError("table", expected="one or more", got="none", remedy="see `gossamer reproduce --list`")
+    found: list[str] = []
+    for table in tables:
+        own = [name for name in known if table in (name, name.partition("/")[0], "all")]
+        if not own:
+            raise ConfigError(
+                "table",
+                expected="one of `gossamer reproduce --list`, a study, or all",
+                got=repr(table),
+                remedy="rename it",
+            )
+        found += own
+    return list(dict.fromkeys(found))
+
+
+def _asked(name: str, scale: Scale) -> _Asked:
+    study = load_study(name.partition("/")[0], scale)
+    ours = None if study is None else study.entries.get(name.partition("/")[2])
+    return _Asked(entry=load_entry(name), study=study, ours=ours)
+
+
+def _cases(asked: Sequence[_Asked]) -> list[Case]:
+    """Return the cases that entries need, each once. Raises ConfigError where nothing is planned for any."""
+    found = {run_name(case.recipe): case for each in asked for case in _own(each)}
+    if not found:
+        raise ConfigError(
+            "table",
+            expected="one with runs planned at this scale",
+            got=", ".join(each.entry.name for each in asked),
+            remedy="choose another scale, or --show what was published",
+        )
+    return list(found.values())
+
+
+def _own(asked: _Asked) -> Iterator[Case]:
+    if asked.study is None or asked.ours is None:
+        return
+    for place in places(asked.entry, asked.ours, asked.study):
+        yield from place.cases
+
+
+def _list(scale: Scale) -> str:
+    lines: list[str] = []
+    for name in entries():
+        asked = _asked(name, scale)
+        runs = len({run_name(case.recipe) for case in _own(asked)})
+        lines.append(f"{name:32} {f'{runs} runs' if runs else '-':>9}  {asked.entry.title}")
+    return "\n".join([*lines, f"runs: planned at the scale {scale}"])
+
+
+def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
+    for each in rebuilt:
+        path = out / each.entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path.with_name(f"{path.name}.md"), markdown(each, scale))
+        atomic.write_json(path.with_name(f"{path.name}.json"), to_json(each))
+    print(f"written: {out}")
+
+
+@contextmanager
+def _limited(minutes: float | None) -> Generator[None]:
+    """Interrupt what is inside after so many minutes, as Ctrl-C would."""
+    if minutes is None:
+        yield
+        return
+    if not minutes > 0:
+        raise ConfigError("--minutes", expected="a number above 0", got=minutes, remedy="write 10, say")
+    timer = threading.Timer(60 * minutes, _thread.interrupt_main)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,121 @@
+"""What was published? A table or figure of a study: its axes, its numbers, and what its authors conclude from them."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, ValidationError, model_validator
+
+from gossamer.errors import ConfigError
+from gossamer.recipe.load import config_error, read_fields
+from gossamer.recipe.schema import Section
+
+Label: TypeAlias = str | int | float | bool
+At: TypeAlias = Mapping[str, Label]
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int | float | bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Measure(Section):
+    """What a number says: its unit, and in words."""
+
+    unit: str
+    words: str
+
+
+class Cell(Section):
+    """One number, or several measured together, at one label of every axis; None: printed in a picture alone.
+
+    ran_by: others where the study quotes a number; quoted_from: whose; theirs: what else its authors say of it.
+    """
+
+    at: dict[str, Label]
+    values: dict[str, float | None]
+    ran_by: Literal["authors", "others"] = "authors"
+    quoted_from: str | None = None
+    theirs: str | None = None
+
+
+class Figure(Section):
+    """How an entry draws as curves: which axis or measure lies on x, which measure on y, which axis makes lines."""
+
+    x: str
+    y: str
+    lines: str
+    log_x: bool = False
+
+
+class Claim(Section):
+    """An order that the authors claim: of `more`, there is at least as much `at` as at `than`."""
+
+    text: str
+    more: str
+    at: dict[str, Label]
+    than: dict[str, Label]
+
+
+class Entry(Section):
+    """One published table or figure. setting: what its numbers were made with; notes: conflicts and what is unsaid."""
+
+    name: str
+    title: str
+    source: str
+    kind: Literal["table", "figure"]
+    says: str
+    setting: dict[str, Text]
+    axes: dict[str, str]
+    measures: dict[str, Measure]
+    cells: tuple[Cell, ...]
+    figure: Figure | None = None
+    claims: tuple[Claim, ...] = ()
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> "Entry":
+        for cell in self.cells:
+            _check(set(cell.at) == set(self.axes), f"a label of each of {', '.join(self.axes)}", dict(cell.at))
+            _check(set(cell.values) <= set(self.measures), f"some of {', '.join(self.measures)}", list(cell.values))
+        places = [tuple(sorted(cell.at.items(), key=lambda each: each[0])) for cell in self.cells]
+        _check(
+            len(set(places)) == len(places), "every place once", next((p for p in places if places.count(p) > 1), "")
+        )
+        for claim in self.claims:
+            _check(claim.more in self.measures, f"one of {', '.join(self.measures)}", claim.more)
+            for at in (claim.at, claim.than):
+                _check(any(cell.at == at for cell in self.cells), "a place that the entry has", dict(at))
+        return self
+
+    def labels(self, axis: str) -> list[Label]:
+        """Return the labels of an axis, in the order in which the entry prints them."""
+        return list(dict.fromkeys(cell.at[axis] for cell in self.cells))
+
+
+def entries() -> dict[str, Path]:
+    """Return every entry's file by its name, STUDY/ENTRY."""
+    root = Path(str(files("gossamer") / "reproduce" / "published"))
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(root.glob("*/*.yaml"))}
+
+
+def load_entry(name: str) -> Entry:
+    """Return one entry; raises ConfigError for a name that there is not, and for a file that contradicts itself."""
+    known = entries()
+    if name not in known:
+        raise ConfigError(
+            "table", expected="one of `gossamer reproduce --list`", got=repr(name), remedy="write bcs/table-1, say"
+        )
+    values: dict[str, Any] = read_fields(known[name], f"entry {name}")
+    try:
+        return Entry.model_validate({"name": name, **values})
+    except ValidationError as error:
+        raise config_error(error, Entry, f"entry {name}") from error
+
+
+def _check(holds: bool, expected: str, got: object) -> None:
+    if not holds:
+        raise ConfigError("cells and claims", expected=expected, got=got, remedy="mend the entry's file")

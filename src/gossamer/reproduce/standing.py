@@ -1,0 +1,166 @@
+"""How do our numbers stand beside the published ones? Place by place, and claim by claim."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from gossamer.intervals import paired
+from gossamer.reproduce.published import At, Claim, Entry
+from gossamer.reproduce.reading import Number, read_number, seconds_of
+from gossamer.reproduce.scales import Ours, Place, Study, places
+
+Verdict: TypeAlias = Literal[
+    "agrees", "differs", "ours alone", "not comparable", "missing", "quoted", "printed nowhere"
+]
+Judged: TypeAlias = Literal["holds", "broken", "undecided", "not judged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measure at one place. published, ours: None where there is none; difference: ours less published."""
+
+    at: At
+    measure: str
+    published: float | None
+    ours: Number | None
+    difference: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A claim, the numbers of ours that it is about, and whether they hold it; why: by what it was judged."""
+
+    claim: Claim
+    at: float | None
+    than: float | None
+    verdict: Judged
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """An entry with our numbers. runs, of: how many of its runs are there; seconds: theirs, shared phases in each."""
+
+    entry: Entry
+    comparable: bool
+    note: str
+    missing: str
+    rows: Sequence[Row]
+    claims: Sequence[Held]
+    runs: int
+    of: int
+    seconds: float
+
+
+def rebuild(entry: Entry, study: Study | None, ours: Ours | None, store: Path) -> Rebuilt:
+    """Return an entry beside what the runs in a store reached; a run that is not there leaves its places missing."""
+    found = [] if study is None or ours is None else places(entry, ours, study)
+    comparable = study is not None and study.comparable
+    numbers = {
+        (_key(place.at), name): read_number(place, reading, store)
+        for place in found
+        for name, reading in place.measures.items()
+    }
+    times = {str(case): seconds_of(case, store) for place in found for case in place.cases}
+    done = [seconds for seconds in times.values() if seconds is not None]
+    return Rebuilt(
+        entry=entry,
+        comparable=comparable,
+        note=" ".join(part for part in ((study.note if study else ""), (ours.note if ours else "")) if part),
+        missing=ours.missing if ours else "No runs of ours are planned at this scale.",
+        rows=_rows(entry, found, numbers, comparable),
+        claims=[_held(claim, numbers) for claim in entry.claims],
+        runs=len(done),
+        of=len(times),
+        seconds=sum(done),
+    )
+
+
+def _rows(
+    entry: Entry, found: Sequence[Place], numbers: Mapping[tuple[str, str], Number | None], comparable: bool
+) -> list[Row]:
+    rows: list[Row] = []
+    printed = {_key(cell.at): cell for cell in entry.cells}
+    for cell in entry.cells:
+        for measure in entry.measures:
+            if measure in cell.values or (_key(cell.at), measure) in numbers:
+                published = cell.values.get(measure)
+                planned = (_key(cell.at), measure) in numbers
+                own = numbers.get((_key(cell.at), measure))
+                rows.append(_row(cell.at, measure, published, own, comparable, planned=planned))
+    for place in found:
+        if _key(place.at) not in printed:
+            for measure in entry.measures:
+                own = numbers.get((_key(place.at), measure))
+                if (_key(place.at), measure) in numbers:
+                    rows.append(_row(place.at, measure, None, own, comparable, planned=True))
+    return rows
+
+
+def _row(at: At, measure: str, published: float | None, own: Number | None, comparable: bool, *, planned: bool) -> Row:
+    if own is None:
+        known: Verdict = "quoted" if published is not None else "printed nowhere"
+        return Row(
+            at=at,
+            measure=measure,
+            published=published,
+            ours=None,
+            difference=None,
+            verdict="missing" if planned else known,
+        )
+    if published is None:
+        return Row(at=at, measure=measure, published=None, ours=own, difference=None, verdict="ours alone")
+    if not comparable:
+        return Row(at=at, measure=measure, published=published, ours=own, difference=None, verdict="not comparable")
+    difference = own.value - published
+    low, high = own.interval or (own.low, own.high)
+    within = min(low, own.low) <= published <= max(high, own.high)
+    return Row(
+        at=at,
+        measure=measure,
+        published=published,
+        ours=own,
+        difference=difference,
+        verdict="agrees" if within else "differs",
+    )
+
+
+def _held(claim: Claim, numbers: Mapping[tuple[str, str], Number | None]) -> Held:
+    at, than = (numbers.get((_key(where), claim.more)) for where in (claim.at, claim.than))
+    if at is None or than is None:
+        return Held(
+            claim=claim,
+            at=at.value if at else None,
+            than=than.value if than else None,
+            verdict="not judged",
+            why="we have no number for "
+            + " and ".join(_told(w) for w, n in ((claim.at, at), (claim.than, than)) if not n),
+        )
+    verdict, why = _judge(at, than)
+    return Held(claim=claim, at=at.value, than=than.value, verdict=verdict, why=why)
+
+
+def _judge(at: Number, than: Number) -> tuple[Judged, str]:
+    difference = at.value - than.value
+    if at.right is None or than.right is None or not _alike(at.right, than.right):
+        return ("holds" if difference >= 0 else "broken"), "by the means, without a test"
+    pair = paired(list(chain(*at.right)), list(chain(*than.right)))
+    told = f"McNemar's exact test over {len(at.right)} seeds x {at.n} samples, p = {pair.p_value:.2g}"
+    if pair.p_value >= 0.05:
+        return "undecided", told
+    return ("holds" if difference > 0 else "broken"), told
+
+
+def _alike(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> bool:
+    return [len(each) for each in one] == [len(each) for each in other]
+
+
+def _key(at: At) -> str:
+    return ", ".join(f"{axis}={label}" for axis, label in sorted(at.items()))
+
+
+def _told(at: At) -> str:
+    return ", ".join(f"{axis} {label}" for axis, label in at.items())

@@ -1,0 +1,121 @@
+"""How does a rebuilt entry read? As Markdown, number by number, with what it cost and what is missing; and as JSON."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from gossamer.reproduce.published import Entry
+from gossamer.reproduce.reading import Number
+from gossamer.reproduce.standing import Held, Rebuilt, Row
+from gossamer.training.progress import duration
+
+
+def markdown(rebuilt: Rebuilt, scale: str) -> str:
+    """Return an entry with our numbers as a Markdown section."""
+    entry = rebuilt.entry
+    lines = [f"## {entry.name}: {entry.title}", "", f"{entry.source}. {_clean(entry.says)}", ""]
+    lines += ["| setting | |", "| --- | --- |"]
+    lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in entry.setting.items()]
+    lines += ["", f"Ours at the scale `{scale}`: {_standing(rebuilt)}", ""]
+    lines += _table(entry, rebuilt.rows)
+    if rebuilt.claims:
+        lines += ["", "| what the authors claim | ours | |", "| --- | --- | --- |", *map(_claim, rebuilt.claims)]
+    if rebuilt.missing:
+        lines += ["", f"Missing: {_clean(rebuilt.missing)}"]
+    if entry.notes:
+        lines += ["", f"Notes: {_clean(entry.notes)}"]
+    return "\n".join([*lines, ""])
+
+
+def to_json(rebuilt: Rebuilt) -> dict[str, Any]:
+    """Return an entry with our numbers as values that JSON has; outcomes by sample stay with the runs."""
+    rows = [
+        {**dataclasses.asdict(row), "ours": None if row.ours is None else _number_json(row.ours)}
+        for row in rebuilt.rows
+    ]
+    claims = [
+        {"text": held.claim.text, "at": held.at, "than": held.than, "verdict": held.verdict, "why": held.why}
+        for held in rebuilt.claims
+    ]
+    return {
+        "schema": "gossamer/reproduced/1",
+        "entry": rebuilt.entry.name,
+        "source": rebuilt.entry.source,
+        "comparable": rebuilt.comparable,
+        "note": rebuilt.note,
+        "runs": rebuilt.runs,
+        "of": rebuilt.of,
+        "seconds": round(rebuilt.seconds, 1),
+        "rows": rows,
+        "claims": claims,
+    }
+
+
+def _number_json(number: Number) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(number).items() if key != "right"}
+
+
+def _standing(rebuilt: Rebuilt) -> str:
+    told = (
+        f"{rebuilt.runs} of {rebuilt.of} runs, {duration(rebuilt.seconds)} of training and evaluation"
+        if rebuilt.of
+        else "none"
+    )
+    if rebuilt.of and not rebuilt.comparable:
+        told += "; another setting than the published one, so numbers are not compared, only what follows from them"
+    return f"{told}. {_clean(rebuilt.note)}".strip()
+
+
+def _table(entry: Entry, rows: Sequence[Row]) -> list[str]:
+    axes = list(entry.axes)
+    head = [*axes, "measure", "published", "ours", "difference", ""]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        unit = entry.measures[row.measure].unit
+        lines.append(
+            _line(
+                [
+                    *(str(row.at[axis]) for axis in axes),
+                    row.measure.replace("_", " "),
+                    "-" if row.published is None else _value(row.published, unit),
+                    "-" if row.ours is None else _ours(row.ours, unit),
+                    "-" if row.difference is None else f"{row.difference:+.2f}",
+                    row.verdict,
+                ]
+            )
+        )
+    return lines
+
+
+def _ours(number: Number, unit: str) -> str:
+    told = _value(number.value, unit)
+    if number.interval is not None:
+        told += f" [{number.interval[0]:.1f}, {number.interval[1]:.1f}], n = {number.n}"
+    if number.seeds > 1:
+        told += f", {number.seeds} seeds from {_value(number.low, unit)} to {_value(number.high, unit)}"
+    return told
+
+
+def _value(value: float, unit: str) -> str:
+    if unit == "percent":
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:.3g}"
+
+
+def _claim(held: Held) -> str:
+    numbers = "-" if held.at is None or held.than is None else f"{held.at:.4g} against {held.than:.4g}"
+    return _line([held.claim.text, numbers, f"{held.verdict} ({held.why})"])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    return _clean(str(text)).replace("|", "\\|")
+
+
+def _clean(text: str) -> str:
+    return " ".join(text.split())
