@@ -116,7 +116,7 @@ def test_a_file_stands_beside_its_base(tmp_path: Path):
     ("axes", "more", "said"),
     [
         ({}, {}, "axes"),
-        ({"a": {}}, {}, "one of: field and values; zip; list; seeds, got nothing"),
+        ({"a": {}}, {}, "one of: field and values; zip; list; seeds; recipes, got nothing"),
         ({"a": {"field": "seed"}}, {}, "one of: field and values"),
         ({"a": {"field": "seed", "values": [1], "seeds": 2}}, {}, "one of: field and values"),
         ({"a": {"field": "seed", "values": []}}, {}, "at least 1 item"),

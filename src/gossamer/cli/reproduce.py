@@ -56,6 +56,7 @@ def reproduce(
 ) -> None:
     """Rebuild published tables and figures: what was printed and what we reached; stopped, the command goes on."""
     chosen = cast("Scale", one_of("--scale", scale, SCALES))
+    _check_minutes(minutes)
     if listed:
         print(_list(chosen))
         return
@@ -148,14 +149,17 @@ def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
     print(f"written: {out}")
 
 
+def _check_minutes(minutes: float | None) -> None:
+    if minutes is not None and not minutes > 0:
+        raise ConfigError("--minutes", expected="a number above 0", got=minutes, remedy="write 10, say")
+
+
 @contextmanager
 def _limited(minutes: float | None) -> Generator[None]:
     """Interrupt what is inside after so many minutes, as Ctrl-C would."""
     if minutes is None:
         yield
         return
-    if not minutes > 0:
-        raise ConfigError("--minutes", expected="a number above 0", got=minutes, remedy="write 10, say")
     timer = threading.Timer(60 * minutes, _thread.interrupt_main)
     timer.daemon = True
     timer.start()

@@ -1,0 +1,267 @@
+"""How our numbers stand beside published ones, on records that are written by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gossamer.cli.main import main
+from gossamer.errors import ConfigError
+from gossamer.intervals import wilson
+from gossamer.recipe.load import run_name
+from gossamer.reproduce.published import Entry
+from gossamer.reproduce.scales import Ours, Study, places
+from gossamer.reproduce.standing import Rebuilt, rebuild
+from gossamer.reproduce.text import markdown, to_json
+from gossamer.runs import RunFolder, results, status
+from gossamer.sweep.spec import Case, expand
+
+ENTRY = Entry.model_validate(
+    {
+        "name": "study/table",
+        "title": "Two methods",
+        "source": "Somebody, 2020, table 1",
+        "kind": "table",
+        "says": "The first is better.",
+        "setting": {"data": "digits"},
+        "axes": {"method": "which", "sparsity": "per cent removed"},
+        "measures": {
+            "robust": {"unit": "percent", "words": "under attack"},
+            "connections": {"unit": "weights", "words": "kept"},
+        },
+        "cells": [
+            {"at": {"method": "bcs", "sparsity": 90}, "values": {"robust": 80.0, "connections": 100}},
+            {"at": {"method": "random", "sparsity": 90}, "values": {"robust": 20.0}},
+            {"at": {"method": "theirs", "sparsity": 90}, "values": {"robust": 70.0}},
+        ],
+        "claims": [
+            {
+                "text": "bcs keeps more",
+                "more": "robust",
+                "at": {"method": "bcs", "sparsity": 90},
+                "than": {"method": "random", "sparsity": 90},
+            },
+            {
+                "text": "bcs beats theirs",
+                "more": "robust",
+                "at": {"method": "bcs", "sparsity": 90},
+                "than": {"method": "theirs", "sparsity": 90},
+            },
+        ],
+    }
+)
+STUDY = Study.model_validate(
+    {
+        "comparable": True,
+        "sweeps": {
+            "runs": {
+                "base": "bcs/digits-90",
+                "axes": {
+                    "case": {"list": {"bcs-90": {}, "random-90": {"method": {"name": "random", "density": 0.1}}}},
+                    "seed": {"seeds": 2},
+                },
+            }
+        },
+        "entries": {
+            "table": {
+                "sweep": "runs",
+                "measures": {"robust": {"attack": "pgd-50-10"}, "connections": {"of": "connections"}},
+                "parts": [
+                    {
+                        "layers": ["conv1.*"],
+                        "at": {"sparsity": 90},
+                        "axes": {"method": {"case": {"bcs": "bcs-90", "random": "random-90"}}},
+                    }
+                ],
+            }
+        },
+    }
+)
+OURS = STUDY.entries["table"]
+
+
+def outcome(robust: list[int], name: str = "pgd-50-10", **parameters: Any) -> results.AttackOutcome:
+    n = len(robust)
+    return results.AttackOutcome(
+        attack=name,
+        parameters={"type": "pgd", **parameters},
+        threat="linf:0.15",
+        norm="linf",
+        eps=0.15,
+        robust_accuracy=sum(robust) / n,
+        interval=wilson(sum(robust), n),
+        n=n,
+        seconds=1.0,
+        robust=tuple(robust),
+        rejected=0,
+    )
+
+
+def evaluation(robust: list[int]) -> results.Evaluation:
+    n, attack = len(robust), outcome(robust)
+    return results.Evaluation(
+        run="r",
+        dataset=results.Dataset(name="digits", part="test", checksum="c", selection="all", n=n),
+        model=results.EvaluatedModel(name="r", weights=1000, nonzero=100, density=0.1),
+        n=n,
+        seed=0,
+        clean_accuracy=1.0,
+        clean_interval=wilson(n, n),
+        robust_accuracy=attack.robust_accuracy,
+        interval=attack.interval,
+        attack=attack.attack,
+        attack_parameters=attack.parameters,
+        threat="linf:0.15",
+        eps=0.15,
+        density=0.1,
+        nonzero=100,
+        weights=1000,
+        seconds=2.0,
+        batch_size=10,
+        samples=results.Samples(
+            index=tuple(range(n)), label=(0,) * n, clean_prediction=(0,) * n, clean_correct=(1,) * n
+        ),
+        attacks=(attack,),
+        environment={},
+    )
+
+
+def network(kept: int) -> results.Network:
+    bars = results.Histogram(edges=(-1.0, 1.0), counts=(kept,), zeros=1000 - kept)
+    work = {"weights": 1000, "nonzero": kept, "density": kept / 1000, "multiply_adds": 1000, "kept_multiply_adds": kept}
+    layer = results.Layer(name="conv1.weight", block="conv1", shape=(10, 4, 5, 5), histogram=bars, **work)
+    return results.Network(layers=(layer,), totals=results.Totals(**work), work_ratio=1000 / kept, histogram=bars)
+
+
+def lay_down(store: Path, case: Case, robust: list[int], kept: int) -> None:
+    run = RunFolder.create(store / "runs" / run_name(case.recipe))
+    results.write_network(run, network(kept))
+    results.write_evaluation(run, "pgd-50-10", evaluation(robust))
+    status.write(
+        run,
+        status.Status(
+            state="done", phase="train", epoch=1, step=1, message="", started="t", updated="t", seconds_trained=60.0
+        ),
+    )
+
+
+def stand(tmp_path: Path, *, study: Study = STUDY, random: list[int] | None = None) -> Rebuilt:
+    for case in expand(study.sweeps["runs"]):
+        own = [1] * 8 + [0] * 2 if case.labels["case"] == "bcs-90" else random or [1, 1] + [0] * 8
+        lay_down(tmp_path, case, own, kept=100 + int(case.labels["seed"] or 0))
+    return rebuild(ENTRY, study, study.entries["table"], tmp_path)
+
+
+def by_place(rebuilt: Rebuilt) -> dict[tuple[Any, str], Any]:
+    return {(row.at["method"], row.measure): row for row in rebuilt.rows}
+
+
+def test_numbers_are_means_over_seeds_with_the_interval_of_their_samples(tmp_path: Path) -> None:
+    rows = by_place(stand(tmp_path))
+    robust = rows["bcs", "robust"]
+    assert (robust.published, robust.ours.value, robust.difference, robust.verdict) == (80.0, 80.0, 0.0, "agrees")
+    assert robust.ours.interval == pytest.approx([100 * bound for bound in wilson(8, 10)])
+    assert (robust.ours.seeds, robust.ours.n) == (2, 10)
+    connections = rows["bcs", "connections"]
+    assert (connections.ours.value, connections.ours.low, connections.ours.high) == (100.5, 100, 101)
+    assert connections.ours.interval is None
+    assert connections.verdict == "agrees"
+    assert rows["random", "connections"].verdict == "ours alone"
+    assert rows["theirs", "robust"].verdict == "quoted"
+
+
+def test_claims_are_judged_sample_by_sample(tmp_path: Path) -> None:
+    rebuilt = stand(tmp_path)
+    first, second = rebuilt.claims
+    # 12 of 2 x 10 samples that one alone gets right, none the other: p = 2 / 2^12.
+    assert first.verdict == "holds"
+    assert "p = 0.00049" in first.why
+    assert (second.verdict, second.than) == ("not judged", None)
+    assert "method theirs" in second.why
+    assert (rebuilt.runs, rebuilt.of, rebuilt.seconds) == (4, 4, 4 * 62.0)
+
+
+def test_a_small_difference_is_undecided_and_a_contrary_one_broken(tmp_path: Path) -> None:
+    assert stand(tmp_path / "a", random=[1] * 7 + [0] * 3).claims[0].verdict == "undecided"
+    assert stand(tmp_path / "b", random=[1] * 10).claims[0].verdict == "undecided"
+    study = STUDY.model_copy(deep=True)
+    many = by_place(stand(tmp_path / "c", study=study))
+    assert many["bcs", "robust"].verdict == "agrees"
+
+
+def test_numbers_of_another_setting_are_not_compared(tmp_path: Path) -> None:
+    rebuilt = stand(tmp_path, study=STUDY.model_copy(update={"comparable": False}))
+    row = by_place(rebuilt)["bcs", "robust"]
+    assert (row.verdict, row.difference) == ("not comparable", None)
+    assert rebuilt.claims[0].verdict == "holds"
+
+
+def test_what_is_planned_and_not_there_is_missing(tmp_path: Path) -> None:
+    rebuilt = rebuild(ENTRY, STUDY, OURS, tmp_path)
+    assert by_place(rebuilt)["bcs", "robust"].verdict == "missing"
+    assert (rebuilt.runs, rebuilt.of) == (0, 4)
+    nothing = rebuild(ENTRY, None, None, tmp_path)
+    assert by_place(nothing)["bcs", "robust"].verdict == "quoted"
+    assert "planned" in nothing.missing
+
+
+def test_a_place_with_a_seed_missing_is_missing(tmp_path: Path) -> None:
+    first = expand(STUDY.sweeps["runs"])[0]
+    lay_down(tmp_path, first, [1] * 10, kept=100)
+    rebuilt = rebuild(ENTRY, STUDY, OURS, tmp_path)
+    assert by_place(rebuilt)["bcs", "robust"].verdict == "missing"
+    assert rebuilt.runs == 1
+
+
+def test_the_page_says_all_of_it(tmp_path: Path) -> None:
+    rebuilt = stand(tmp_path)
+    page = markdown(rebuilt, "smoke")
+    assert "| bcs | 90 | robust | 80 | 80 [49.0, 94.3], n = 10, 2 seeds from 80 to 80 | +0.00 | agrees |" in page
+    assert "| theirs | 90 | robust | 70 | - | - | quoted |" in page
+    assert "| bcs keeps more | 80 against 20 | holds" in page
+    assert "4 of 4 runs, 4 min 08 s" in page
+    told = to_json(rebuilt)
+    assert json.loads(json.dumps(told))["rows"][0]["ours"]["value"] == 80.0
+    assert "right" not in told["rows"][0]["ours"]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"at": {"sparsity": 90}}, "a label of each of method, sparsity"),
+        ({"at": {"sparsity": 90, "method": "bcs"}, "where": {"case": "bcs-91"}}, "one case, or one for every seed"),
+        ({"at": {"sparsity": 90, "method": "bcs"}, "where": {"seed": 0}}, "one case, or one for every seed"),
+        ({"at": {"sparsity": 90, "method": "bcs"}, "sweep": "other"}, "one of runs"),
+    ],
+)
+def test_places_without_cases_are_refused(part: dict[str, Any], message: str) -> None:
+    ours = Ours.model_validate({"sweep": "runs", "measures": {"robust": {"of": "clean"}}, "parts": [part]})
+    with pytest.raises(ConfigError, match=message):
+        places(ENTRY, ours, STUDY)
+
+
+def command(*words: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", *words])
+    return ended.value.code
+
+
+def test_the_command_lists_shows_and_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("--list") == 0
+    assert "bcs/table-4" in capsys.readouterr().out
+    assert command("bcs/table-4", "--show", "--store", str(tmp_path), "--out", str(tmp_path / "out")) == 0
+    assert "weight decay" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/bcs/table-4.json").read_text())["entry"] == "bcs/table-4"
+    assert (tmp_path / "out/bcs/table-4.md").read_text().startswith("## bcs/table-4")
+    for words, message in (
+        ((), "table"),
+        (("nobody/table-1",), "--list"),
+        (("bcs", "--scale", "huge"), "--scale"),
+        (("bcs/table-4", "--minutes", "0"), "--minutes"),
+    ):
+        assert command(*words) == 2
+        assert message in capsys.readouterr().err
