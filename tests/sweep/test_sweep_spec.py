@@ -74,6 +74,34 @@ def test_what_is_set_holds_for_all_and_axes_come_after():
     ]
 
 
+RECIPES = {"recipes": {"bcs": "bcs/digits-90", "plain": "random/digits-90"}}
+
+
+def test_an_axis_of_recipes_takes_the_place_of_the_base_and_what_is_set_holds_in_all():
+    cases = expand(load_sweep({"set": {"training.epochs": 3}, "axes": {"run": RECIPES, "density": DENSITY}}))
+    assert [(case.recipe.method.name, case.recipe.method.options["density"]) for case in cases] == [
+        ("bcs", 0.1),
+        ("bcs", 0.01),
+        ("random", 0.1),
+        ("random", 0.01),
+    ]
+    assert {case.recipe.training.epochs for case in cases} == {3}
+    assert str(cases[0]) == "run=bcs, density=0.1"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"base": BASE, "axes": {"run": RECIPES}},
+        {"axes": {"run": RECIPES, "other": RECIPES}},
+        {"axes": {"density": DENSITY}},
+    ],
+)
+def test_a_case_has_one_base(values: dict[str, Any]):
+    with pytest.raises(ConfigError, match="base: expected one: the sweep's, or that of one axis of recipes"):
+        expand(load_sweep(values))
+
+
 @pytest.mark.parametrize(
     ("conditions", "left"),
     [

@@ -71,9 +71,7 @@ class Ranks:
             flat = torch.cat([gradient.reshape(-1) for gradient in chosen])
             dist.all_reduce(flat)
             flat /= self.world
-            pieces = flat.split([gradient.numel() for gradient in chosen])
-            for gradient, mean in zip(chosen, pieces, strict=True):
-                gradient.copy_(mean.view(gradient.shape))
+            _write_back(flat, chosen)
 
     def sums(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return scalars, the same names on every rank, summed over the ranks as float64."""
@@ -101,15 +99,14 @@ class Ranks:
         return bool(raised)
 
     def take_first(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by those of the first rank, in place."""
+        """Replace tensors by those of the first rank, in place, in one exchange for each of their types."""
         if not self.several:
             return
-        for tensor in tensors:
-            here = tensor.detach().to(self.device).contiguous()
-            raw = here.reshape(-1).view(torch.uint8)
-            dist.broadcast(raw, src=0)
-            with torch.no_grad():
-                tensor.copy_(here)
+        for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
+            chosen = [tensor.detach() for tensor in tensors if tensor.dtype == kind]
+            flat = torch.cat([tensor.to(self.device).reshape(-1) for tensor in chosen])
+            dist.broadcast(flat.view(torch.uint8), src=0)
+            _write_back(flat, chosen)
 
     def exchange(self, state: MutableMapping[str, Tensor], rows: Tensor) -> None:
         """Write into every rank's copy of each tensor what the others did to their rows; rows: (N,) of this one's."""
@@ -211,6 +208,13 @@ def join(device: str) -> Ranks:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     return Ranks(rank=mine.rank, world=mine.world, local=mine.local, device=where)
+
+
+@torch.no_grad()
+def _write_back(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy the pieces of one long tensor, in order, into tensors of those sizes."""
+    for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(piece.view(tensor.shape))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> bytes:
