@@ -16,7 +16,7 @@ def markdown(rebuilt: Rebuilt, scale: str) -> str:
     lines = [f"## {entry.name}: {entry.title}", "", f"{entry.source}. {_clean(entry.says)}", ""]
     lines += ["| setting | |", "| --- | --- |"]
     lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in entry.setting.items()]
-    lines += ["", f"Ours at the scale `{scale}`: {_standing(rebuilt)}", ""]
+    lines += ["", f"Ours at the scale `{scale}`: {standing_text(rebuilt)}", ""]
     lines += _table(entry, rebuilt.rows)
     if rebuilt.claims:
         lines += ["", "| what the authors claim | ours | |", "| --- | --- | --- |", *map(_claim, rebuilt.claims)]
@@ -55,7 +55,8 @@ def _number_json(number: Number) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(number).items() if key != "right"}
 
 
-def _standing(rebuilt: Rebuilt) -> str:
+def standing_text(rebuilt: Rebuilt) -> str:
+    """Return how much of an entry is there, and what its numbers stand for."""
     told = (
         f"{rebuilt.runs} of {rebuilt.of} runs, {duration(rebuilt.seconds)} of training and evaluation"
         if rebuilt.of
@@ -77,8 +78,8 @@ def _table(entry: Entry, rows: Sequence[Row]) -> list[str]:
                 [
                     *(str(row.at[axis]) for axis in axes),
                     row.measure.replace("_", " "),
-                    "-" if row.published is None else _value(row.published, unit),
-                    "-" if row.ours is None else _ours(row.ours, unit),
+                    "-" if row.published is None else value_text(row.published, unit),
+                    "-" if row.ours is None else ours_text(row.ours, unit),
                     "-" if row.difference is None else f"{row.difference:+.2f}",
                     row.verdict,
                 ]
@@ -87,16 +88,18 @@ def _table(entry: Entry, rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _ours(number: Number, unit: str) -> str:
-    told = _value(number.value, unit)
+def ours_text(number: Number, unit: str) -> str:
+    """Return a number of ours with its interval, its samples and the range of its seeds."""
+    told = value_text(number.value, unit)
     if number.interval is not None:
         told += f" [{number.interval[0]:.1f}, {number.interval[1]:.1f}], n = {number.n}"
     if number.seeds > 1:
-        told += f", {number.seeds} seeds from {_value(number.low, unit)} to {_value(number.high, unit)}"
+        told += f", {number.seeds} seeds from {value_text(number.low, unit)} to {value_text(number.high, unit)}"
     return told
 
 
-def _value(value: float, unit: str) -> str:
+def value_text(value: float, unit: str) -> str:
+    """Return a number in its unit, without zeros that say nothing."""
     if unit == "percent":
         return f"{value:.2f}".rstrip("0").rstrip(".")
     if float(value).is_integer():
