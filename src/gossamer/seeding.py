@@ -57,8 +57,9 @@ class Draws:
         return replace(self, keys=self.keys + keys)
 
     def per_sample(self, index: Tensor) -> "Draws":
-        """Return draws keyed by sample; index: (N,) global sample indices."""
-        return replace(self, rows=tuple(("sample", sample) for sample in index.tolist()))
+        """Return draws keyed by sample; index: (N,) global sample indices, or places in the part of a batch."""
+        samples = index.tolist() if self.part is None else [self.part.rows[place] for place in index.tolist()]
+        return replace(self, rows=tuple(("sample", sample) for sample in samples))
 
     def at_each(self, name: str, values: Tensor) -> "Draws":
         """Return the draws one level down, for each row at its own value; values: (N,) int64, rows keyed."""

@@ -14,13 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from gossamer.errors import ConfigError
+from gossamer.recipe.build import build_data, build_phases
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.train import train
 from gossamer.runs import RunFolder, metrics
 from gossamer.runs.environment import environment
 from gossamer.seeding import Draws, Part
 from gossamer.training import ranks as place_among_others
+from gossamer.training.devices import Place
 from gossamer.training.ranks import ALONE, Ranks
+from gossamer.training.together import check_together
 
 SCRIPT = Path(__file__).parent / "together.py"
 BASE: dict[str, Any] = {
@@ -90,7 +93,10 @@ def together(cases: dict[str, Any], folder: Path, count: int = 2, **environ: str
 
 def trained_together(cases: dict[str, Any], folder: Path, count: int = 2) -> None:
     process = together(cases, folder, count)
-    said, _ = process.communicate(timeout=900)
+    try:
+        said, _ = process.communicate(timeout=900)
+    finally:
+        process.kill()
     assert process.returncode == 0, said
 
 
@@ -154,6 +160,75 @@ def test_a_killed_training_goes_on_with_another_number_of_processes(tmp_path: Pa
     train(recipe, out=tmp_path / "run", allow_numeric_drift=True)
     train(recipe, out=tmp_path / "alone")
     assert_same(tmp_path / "alone", tmp_path / "run", within=1e-4)
+
+
+OTHERWISE = """
+import torch
+from gossamer.errors import RunError
+from gossamer.training.ranks import join, leave
+ranks = join("cpu")
+state = {"kept": torch.zeros(6, 2), "visits": torch.zeros(6, dtype=torch.int8)}
+mine = torch.tensor([ranks.rank, ranks.rank + 3])
+state["kept"][mine], state["visits"][mine] = 1.0 + ranks.rank, 5
+ranks.exchange(state, mine)
+assert state["kept"][:, 0].tolist() == [1, 2, 3, 1, 2, 3], state
+assert state["visits"].tolist() == [5] * 6
+gradients = [torch.full((2, 2), float(ranks.rank)), None, torch.tensor(3.0 * ranks.rank)]
+ranks.average(gradients)
+assert gradients[0].unique().tolist() == [1.0] and float(gradients[2]) == 3.0
+taken = [torch.tensor([ranks.rank == 0, False]), torch.tensor(7.0 + ranks.rank), torch.zeros(0)]
+ranks.take_first(taken)
+assert taken[0].tolist() == [True, False] and float(taken[1]) == 7.0
+assert (ranks.any(ranks.rank == 2), ranks.all(torch.tensor(ranks.rank < 2))) == (True, False)
+assert float(ranks.sums({"n": torch.tensor(ranks.rank), "b": torch.tensor(1)})["n"]) == 3.0
+assert ranks.agree(4 + ranks.rank) == 4
+ranks.check_same("alike", {"a": torch.ones(3)})
+try:
+    ranks.check_same("masks after epoch 3", {"a": torch.tensor([ranks.rank < 2])})
+except RunError as error:
+    assert "the same bits on all 3 processes" in str(error), error
+else:
+    raise AssertionError("a difference went unseen")
+leave()
+"""
+
+
+@pytest.mark.long
+def test_three_processes_exchange_agree_and_see_a_difference(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(OTHERWISE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", str(script)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_draws_keyed_by_sample_are_those_of_the_place_in_the_whole_batch() -> None:
+    part = Part((1, 4, 7), 9)
+    mine = Ranks(rank=1, world=3).draws(Draws(5), part).per_sample(torch.arange(3)).uniform((3, 2))
+    assert torch.equal(mine, Draws(5).per_sample(torch.arange(9)).uniform((9, 2))[1::3])
+
+
+def phase_of(recipe: dict[str, Any]) -> Any:
+    chosen = load_recipe(recipe)
+    return build_phases(chosen, build_data(chosen))[0], build_data(chosen).train
+
+
+@pytest.mark.parametrize(
+    ("changes", "world", "message"),
+    [
+        ({}, 3, r"training\.batch_size: expected a multiple of the 3 processes"),
+        ({"objective": {"name": "mixed-batch"}}, 32, r"training\.batch_size: expected a multiple of 64"),
+        ({"attack": {"name": "cw-pgd", "batch_norm": "batch"}}, 2, r"machine\.sync_batch_norm"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused_before_training(changes: Any, world: int, message: str) -> None:
+    phase, data = phase_of(case(**changes))
+    place = Place(device=torch.device("cpu"), ranks=Ranks(world=world), sync_batch_norm=True)
+    with pytest.raises(ConfigError, match=message):
+        check_together([phase], data, place)
+    check_together([phase], data, Place(device=torch.device("cpu")))
 
 
 def test_alone_nothing_changes() -> None:

@@ -1,5 +1,6 @@
 """`gossamer train`: train a recipe to its end, or go on where it stopped."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from gossamer.recipe.train import train as train_recipe
 from gossamer.training.interruption import Interrupted
 from gossamer.training.progress import progress
-from gossamer.training.ranks import of_environment
+from gossamer.training.ranks import leave, of_environment
 
 
 def train(
@@ -46,6 +47,7 @@ def train(
         if of_environment().first:
             print(f"{stop or 'stopped'}; to go on: {_command()}", file=sys.stderr)
         raise SystemExit(stop.exit_status if isinstance(stop, Interrupted) else 130) from None
+    leave()
     if not of_environment().first:
         return
     print(f"done: {run.folder.path}")
@@ -54,6 +56,6 @@ def train(
 
 def _command() -> str:
     """Return what to write in a shell to start again what this process is part of."""
-    processes = of_environment().world
-    starter = ["torchrun", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    here = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    starter = ["torchrun", f"--nproc-per-node={here}", "-m"] if of_environment().several else []
     return shlex.join([*starter, "gossamer", *sys.argv[1:]])

@@ -6,12 +6,12 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from gossamer.attacks.registry import build as build_attack
-from gossamer.errors import RunError
+from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.network import describe_network
@@ -33,9 +33,10 @@ from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
 from gossamer.training.phases import Phase
 from gossamer.training.progress import Progress, Silent
-from gossamer.training.ranks import Ranks, join
+from gossamer.training.ranks import ALONE, Ranks, join
 from gossamer.training.rehearsal import rehearse
 from gossamer.training.run import run_phases
+from gossamer.training.together import check_together
 from gossamer.training.trackers import refuse_missing
 
 
@@ -83,7 +84,7 @@ def train_one(
     it gives beside its own. Nothing is evaluated, nor tracked, since a phase may be of many runs. Raises what `train`
     raises, and RunError where this machine would train a phase of another key.
     """
-    with _begun(recipe, out, data_dir, progress, join(recipe.machine.device)) as begun:
+    with _begun(recipe, out, data_dir, progress, ALONE) as begun:
         if key is not None and (mine := begun.keys()[index]) != key:
             raise RunError(
                 f"phase {begun.phases[index].name}",
@@ -144,6 +145,8 @@ def _begun(
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases = build_phases(chosen, prepared.parts)
     build_model(chosen, prepared.parts.train)
+    check_together(phases, prepared.parts.train, where)
+    _check_measured_budget(chosen, ranks)
     if not RunFolder(path).recipe.exists():
         rehearse(phases, lambda: build_model(chosen, prepared.parts.train), prepared.parts.train)
     unlabelled = open_source(chosen, prepared.parts.train, path, data_dir)
@@ -170,6 +173,17 @@ def _begun(
         )
         labels = unlabelled.checksums if unlabelled else None
         yield _Begun(run=prepared, phases=phases, job=job, unlabelled=labels)
+
+
+def _check_measured_budget(recipe: Recipe, ranks: Ranks) -> None:
+    budget = recipe.method.options.get("budget")
+    if ranks.several and isinstance(budget, Mapping) and cast("Mapping[str, Any]", budget).get("by") == "latency":
+        raise ConfigError(
+            "method.budget.by",
+            expected="multiply-adds with several processes: each would measure other latencies, and keep other weights",
+            got="latency",
+            remedy="train alone, or write the budget that it came to as an explicit one",
+        )
 
 
 def _begin_folder(
@@ -248,9 +262,15 @@ def _evaluate_together(
     run: OpenRun, model: torch.nn.Module, spec: Evaluation, path: Path, ranks: Ranks, progress: Standings
 ) -> None:
     """Let every rank evaluate its shard, and the first one merge and write what all of them found."""
+    if (spec.n or len(run.part(spec.part))) < ranks.world:
+        with ranks.first_then_others():
+            if ranks.first:
+                records.write(path, evaluate_spec(run, model, spec, progress))
+        return
     mine = Shard(ranks.rank, ranks.world)
     parts = [run.folder.partial / f"{path.stem}-{Shard(rank, ranks.world).label}.json" for rank in range(ranks.world)]
-    records.write(parts[ranks.rank], evaluate_spec(run, model, spec, progress, shard=mine))
+    if not parts[ranks.rank].exists():
+        records.write(parts[ranks.rank], evaluate_spec(run, model, spec, progress, shard=mine))
     ranks.wait()
     with ranks.first_then_others():
         if ranks.first:

@@ -32,6 +32,7 @@ class Watch:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        # A launcher and a scheduler may both pass a SIGTERM on; only a person at a keyboard means it twice.
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = self.signal or number

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from gossamer.data import DataSet, epoch_order, make_batch
 from gossamer.data.unlabelled import mixed_batch
@@ -20,10 +21,11 @@ from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place
 from gossamer.training.interruption import Interrupted, Watch
 from gossamer.training.job import DIVERGED, Job
-from gossamer.training.monitors import Highest, Measuring, decide
+from gossamer.training.monitors import ACTIONS, Highest, Measuring, Verdict, decide
 from gossamer.training.phases import Phase, epoch_state
 from gossamer.training.progress import Glance
-from gossamer.training.scene import Scene, count_steps, labelled_size
+from gossamer.training.ranks import Ranks
+from gossamer.training.scene import Scene, count_steps, labelled_size, whole_batch
 from gossamer.types import Attack, Batch, Loss, Objective
 
 
@@ -73,9 +75,7 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
     size = labelled_size(phase)
     steps = count_steps(phase, data)
     ranks = job.place.ranks
-    whole = min(size, len(data)) + phase.batch_size - size
-    ranks.check_divides(whole, "training.batch_size")
-    part = ranks.part(whole)
+    part = ranks.part(whole_batch(phase, data))
     crafter = Crafter(training.model, job.place, phase.attack_bn, fast=phase.fast)
     network = job.place.compiled(training.model)
     if training.step == 0:
@@ -100,6 +100,8 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
             _show(phase, training, job, steps)
             if ranks.any(watch.signal is not None):
                 job.save(phase, training)
+                # Who leaves first ends the others' process group, and with it a checkpoint that is being written.
+                ranks.wait()
                 raise Interrupted(watch.signal or signal.SIGTERM)
             if training.index < steps:
                 job.save_if_due(phase, training)
@@ -111,6 +113,7 @@ def train_phase(phase: Phase, training: Training, job: Job, watch: Watch) -> Non
         job.save_if_due(phase, training)
     job.save(phase, training)
     if ranks.any(watch.signal is not None):
+        ranks.wait()
         raise Interrupted(watch.signal or signal.SIGTERM)
 
 
@@ -163,8 +166,8 @@ def train_step(
         nn.utils.clip_grad_norm_(training.model.parameters(), phase.clip)
     training.optimizer.step()
     training.sparsifier.after_step(training.step, training.optimizer)
-    if place.ranks.several:
-        place.ranks.take_first([each for each in training.model.buffers() if each.is_floating_point()])
+    if place.ranks.several and not place.sync_batch_norm:
+        place.ranks.take_first(_running(training.model))
     if training.average is not None:
         training.average.after_step(training.epoch, training.model)
     training.totals.add(loss, batch, place.ranks.sums)
@@ -273,11 +276,25 @@ def _end_epoch(phase: Phase, training: Training, job: Job, steps: int) -> bool:
     improved = training.best is not None and training.best.update(epoch, metrics)
     if improved:
         store(job, f"{phase.name}.best", finalised(training, job))
-    training.verdict = verdict
+    training.verdict = _agreed(verdict, job.place.ranks)
     if training.verdict.action != "go":
         job.progress.note(f"{phase.name} ends after epoch {epoch + 1}: {training.verdict.reason}")
     training.next_epoch()
     return improved
+
+
+def _agreed(verdict: Verdict, ranks: Ranks) -> Verdict:
+    """Return the first rank's verdict: a monitor may look at a clock, or at numbers that differ in their last bits."""
+    if not ranks.several:
+        return verdict
+    action = ACTIONS[ranks.agree(ACTIONS.index(verdict.action))]
+    return verdict if action == verdict.action else Verdict(action, None, "as the first process decided")
+
+
+def _running(model: nn.Module) -> list[Tensor]:
+    """Return the running statistics of all batch norms."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
 
 
 def _told(training: Training) -> dict[str, float | int | str | None]:

@@ -18,6 +18,8 @@ from gossamer.evaluation.subject import Subject, at_rest, place_of
 from gossamer.training.ranks import ALONE, Ranks
 from gossamer.types import Attack
 
+Action: TypeAlias = Literal["go", "stop", "restore"]
+ACTIONS: tuple[Action, ...] = ("go", "stop", "restore")
 Metrics: TypeAlias = Mapping[str, float | None]
 
 
@@ -72,7 +74,7 @@ def _clean_accuracy(model: nn.Module, data: DataSet, seed: int) -> float:
 class Verdict:
     """What a monitor decides: go on, stop, or stop and take a named state as the end."""
 
-    action: Literal["go", "stop", "restore"] = "go"
+    action: Action = "go"
     state: str | None = None
     reason: str = ""
 

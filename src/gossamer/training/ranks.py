@@ -1,12 +1,13 @@
 """What do several processes that train one network share out, and on what must they agree?"""
 
-import atexit
 import hashlib
 import os
 from collections.abc import Generator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,8 @@ from torch import Tensor
 from gossamer.errors import ConfigError, RunError
 from gossamer.seeding import Draws, Part
 
-# Between two collectives lies at most what one rank does alone: an evaluation of the finished network, a checkpoint.
+# What one rank does alone while others wait: a teacher's labels, a last evaluation. The steps' own exchanges have
+# torch's limit.
 _CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=6)
 
@@ -86,17 +88,13 @@ class Ranks:
         """Return whether a flag is up on some rank."""
         if not self.several:
             return flag
-        raised = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        raised = torch.tensor(float(flag))
+        dist.all_reduce(raised, dist.ReduceOp.MAX, group=_patient_group())
         return bool(raised)
 
     def all(self, flag: Tensor) -> bool:
         """Return whether a flag () bool is up on every rank."""
-        if not self.several:
-            return bool(flag)
-        raised = flag.to(self.device, torch.float32)
-        dist.all_reduce(raised, dist.ReduceOp.MIN)
-        return bool(raised)
+        return not self.any(not bool(flag))
 
     def take_first(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of the first rank, in place, in one exchange for each of their types."""
@@ -110,7 +108,7 @@ class Ranks:
 
     def exchange(self, state: MutableMapping[str, Tensor], rows: Tensor) -> None:
         """Write into every rank's copy of each tensor what the others did to their rows; rows: (N,) of this one's."""
-        if not self.several:
+        if not self.several or not state:
             return
         everyone = [each.to(torch.int64) for each in self._gathered(rows.to(self.device, torch.int64))]
         for tensor in state.values():
@@ -140,7 +138,7 @@ class Ranks:
 
     @contextmanager
     def first_then_others(self) -> Generator[None]:
-        """Let the first rank do what is inside before the others do, also where it raises there."""
+        """Let the first rank do what is inside before the others do, also where it raises there, and wait for all."""
         if not self.first:
             self.wait()
         try:
@@ -148,6 +146,13 @@ class Ranks:
         finally:
             if self.first:
                 self.wait()
+        self.wait()
+
+    def agree(self, code: int) -> int:
+        """Return the first rank's code."""
+        told = torch.tensor(code, device=self.device)
+        self.take_first([told])
+        return int(told)
 
     def _gathered(self, tensor: Tensor) -> list[Tensor]:
         """Return every rank's tensor, all of one shape; as bytes, since not every type may travel."""
@@ -205,9 +210,22 @@ def join(device: str) -> Ranks:
         torch.cuda.set_device(where)
     if not dist.is_initialized():
         # Once a process: those who meet a second time may find the first meeting's addresses.
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
-        atexit.register(dist.destroy_process_group)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    _patient_group()
     return Ranks(rank=mine.rank, world=mine.world, local=mine.local, device=where)
+
+
+def leave() -> None:
+    """End what `join` began, where all processes come to their end; after an error there is nobody to agree with."""
+    if dist.is_initialized():
+        _patient_group.cache_clear()
+        dist.destroy_process_group()
+
+
+@cache
+def _patient_group() -> dist.ProcessGroup | None:
+    """Return the group in which ranks wait for each other, on the CPU, so that no GPU is waited for."""
+    return cast("dist.ProcessGroup | None", dist.new_group(backend="gloo", timeout=PATIENCE))
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def run_phases(
         if ranks.first:
             _remove_leftovers(job)
         done = job.run.state(FINAL).exists()
-        checkpoint = None if done else resumable(job.run, job.identity, allow_drift=allow_drift, cut=ranks.first)
+        checkpoint = None if done else _checkpoint(job, allow_drift)
     job.tracking.begin(metrics.read(job.run))
     if done:
         job.report_done()
@@ -70,6 +70,12 @@ def run_phases(
     job.report_done()
 
 
+def _checkpoint(job: Job, allow_drift: bool) -> Checkpoint | None:
+    """Return what to go on from; the first process alone compares machines and cuts the log: it wrote both."""
+    first = job.place.ranks.first
+    return resumable(job.run, job.identity, allow_drift=allow_drift or not first, cut=first)
+
+
 def _remove_leftovers(job: Job) -> None:
     for path in job.run.states.glob("*"):
         if atomic.is_temporary(path):
@@ -87,9 +93,8 @@ def _train(scene: Scene, job: Job, checkpoint: Checkpoint | None) -> None:
     job.report("running", phase, training)
     try:
         with Watch() as watch:
-            train_phase(phase, training, job, watch)
-    except Interrupted as error:
-        job.report("interrupted", phase, training, str(error))
+            _watched(phase, training, job, watch)
+    except Interrupted:
         raise
     except BaseException as error:
         # A full disk refuses the status too; what is told is the first refusal.
@@ -97,6 +102,15 @@ def _train(scene: Scene, job: Job, checkpoint: Checkpoint | None) -> None:
             job.report("failed", phase, training, str(error) or type(error).__name__)
         raise
     _store_end(phase, training, job)
+
+
+def _watched(phase: Phase, training: Training, job: Job, watch: Watch) -> None:
+    try:
+        train_phase(phase, training, job, watch)
+    except Interrupted as error:
+        job.report("interrupted", phase, training, str(error))
+        job.place.ranks.wait()
+        raise
 
 
 def _store_end(phase: Phase, training: Training, job: Job) -> None:

@@ -94,3 +94,9 @@ def count_steps(phase: Phase, data: DataSet) -> int:
 def labelled_size(phase: Phase) -> int:
     """Return how many images of a batch are labelled: at least one."""
     return max(1, phase.batch_size - int(phase.unlabelled_share * phase.batch_size))
+
+
+def whole_batch(phase: Phase, data: DataSet) -> int:
+    """Return how many images a batch holds, over all processes that share it."""
+    labelled = labelled_size(phase)
+    return min(labelled, len(data)) + phase.batch_size - labelled

@@ -24,7 +24,7 @@ def synchronised(model: nn.Module, ranks: Ranks) -> Generator[None]:
         return
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
-        norm.forward = _Synchronised(norm)  # pyright: ignore[reportAttributeAccessIssue]
+        norm.forward = _Synchronised(norm, ranks.world)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
@@ -35,8 +35,9 @@ def synchronised(model: nn.Module, ranks: Ranks) -> Generator[None]:
 class _Synchronised:
     """One batch norm's forward pass over all ranks."""
 
-    def __init__(self, norm: _BatchNorm) -> None:
+    def __init__(self, norm: _BatchNorm, world: int) -> None:
         self._norm = norm
+        self._world = world
 
     def __call__(self, x: Tensor) -> Tensor:
         norm = self._norm
@@ -45,7 +46,8 @@ class _Synchronised:
         dims = [dim for dim in range(x.dim()) if dim != 1]
         shape = [-1 if dim == 1 else 1 for dim in range(x.dim())]
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        count = _sum(wide.new_tensor(x.numel() / x.shape[1]))
+        # Every rank has as many images.
+        count = self._world * x.numel() // x.shape[1]
         mean = _sum(wide.sum(dims)) / count
         centred = wide - mean.view(shape)
         variance = _sum(centred.square().sum(dims)) / count
@@ -58,7 +60,7 @@ class _Synchronised:
 
 
 @torch.no_grad()
-def _move_running(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+def _move_running(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked += 1
