@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -125,9 +126,10 @@ def _shipped() -> list[str]:
     return [name for name in _stored() if not name.startswith(PARTS)]
 
 
-def _stored() -> list[str]:
+@cache
+def _stored() -> tuple[str, ...]:
     root = Path(str(files("gossamer") / "recipes"))
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    return tuple(sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")))
 
 
 def _read(source: str, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def _read_one(source: str, beside: Path | None) -> tuple[Path, dict[str, Any]]:
     return path, {"name": path.stem if path.suffix and Path(source) == path else source, **values}
 
 
-def _shipped_path(name: str, known: list[str]) -> Path:
+def _shipped_path(name: str, known: Sequence[str]) -> Path:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(

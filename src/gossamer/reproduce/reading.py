@@ -75,7 +75,7 @@ def _read(run: RunFolder, reading: Reading, place: Place) -> tuple[float, tuple[
     if reading.attack is not None:
         return _under(run, reading)
     if reading.metric is not None:
-        return _logged(run, reading.metric, place.epoch)
+        return _logged(run, reading.metric, place.epoch, PERCENT if reading.percent else 1.0)
     if reading.of == "clean":
         most = max(_evaluations(run), key=lambda each: each.n, default=None)
         return None if most is None else (PERCENT * most.clean_accuracy, most.samples.clean_correct)
@@ -83,8 +83,11 @@ def _read(run: RunFolder, reading: Reading, place: Place) -> tuple[float, tuple[
     return None if value is None else (value, None)
 
 
-def _under(run: RunFolder, reading: Reading) -> tuple[float, tuple[int, ...]] | None:
-    """Return the accuracy under an attack; of several evaluations, that of most samples counts."""
+def _under(run: RunFolder, reading: Reading) -> tuple[float, tuple[int, ...] | None] | None:
+    """Return the accuracy under an attack; of several evaluations, that of most samples counts.
+
+    After a stage before the last, which samples are left is not recorded.
+    """
     alike = [
         outcome
         for evaluation in _evaluations(run)
@@ -94,21 +97,24 @@ def _under(run: RunFolder, reading: Reading) -> tuple[float, tuple[int, ...]] | 
     if reading.eps is not None:
         alike = [outcome for outcome in alike if abs(outcome.eps - reading.eps) < 1e-9]
     best = max(alike, key=lambda outcome: (outcome.n, outcome.eps), default=None)
-    return None if best is None else (PERCENT * best.robust_accuracy, best.robust)
+    if best is None or reading.stage is None:
+        return None if best is None else (PERCENT * best.robust_accuracy, best.robust)
+    left = [stage.robust_accuracy for stage in best.stages or () if stage.attack == reading.stage]
+    return (PERCENT * left[0], None) if left else None
 
 
 def _is_asked(outcome: AttackOutcome, attack: str | None, parameters: Mapping[str, Any]) -> bool:
     return outcome.attack == attack and all(outcome.parameters.get(name) == each for name, each in parameters.items())
 
 
-def _logged(run: RunFolder, name: str, epoch: int | None) -> tuple[float, None] | None:
+def _logged(run: RunFolder, name: str, epoch: int | None, times: float) -> tuple[float, None] | None:
     lines = [line for line in metrics.read(run) if line.get(name) is not None]
     if epoch is not None:
         lines = [line for line in lines if line["epoch"] == epoch]
     if not lines:
         return None
     value = lines[-1][name]
-    return (float(value), None) if isinstance(value, int | float) else None
+    return (times * float(value), None) if isinstance(value, int | float) else None
 
 
 def _counted(run: RunFolder, what: str, layers: Sequence[str]) -> float | None:

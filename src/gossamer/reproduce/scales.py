@@ -19,6 +19,8 @@ Scale: TypeAlias = Literal["smoke", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "paper")
 SEED = "seed"
 """The axis of a sweep over which places are averaged."""
+EPOCH = "epoch"
+"""The axis of an entry along which a run's log is read."""
 
 
 class Reading(Section):
@@ -26,21 +28,28 @@ class Reading(Section):
 
     of: `clean` accuracy, `nonzero` weights, `density`, `sparsity`, `work` (dense multiply-adds over kept ones), `hours`
     of training, `connections` or `share` kept in the layers of the place. attack: the accuracy under it, with these
-    parameters where some are named, at this eps or at the largest. metric: of an epoch's line in the log, where the
-    place's label `epoch` says which.
+    parameters where some are named, at this eps or at the largest; stage: what is left after that member of an ensemble
+    of attacks. metric: of an epoch's line in the log, the last one unless the place says which; percent: it is a share,
+    told in percent.
     """
 
     of: Literal["clean", "nonzero", "density", "sparsity", "work", "hours", "connections", "share"] | None = None
     attack: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     eps: float | None = None
+    stage: str | None = None
     metric: str | None = None
+    percent: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> "Reading":
         said = [self.of is not None, self.attack is not None, self.metric is not None]
         if said.count(True) != 1:
             raise ConfigError("reading", expected="one of: of, attack, metric", got=said, remedy="say one of them")
+        if (self.stage is not None and self.attack is None) or (self.percent and self.metric is None):
+            raise ConfigError(
+                "reading", expected="stage with an attack, percent with a metric", got=self, remedy="leave it out"
+            )
         return self
 
 
@@ -49,7 +58,8 @@ class Part(Section):
 
     at: labels of the entry's axes that all of these places share; where: labels of the sweep's axes; axes: for each
     other axis of the entry, the axis of the sweep, and for each label there the label here. layers: what names the
-    layers that are counted; epoch: for readings of metrics; measures: read otherwise here than in the rest.
+    layers that are counted; epoch: for readings of metrics, and where the entry has an axis `epoch`, for each label
+    there the epoch here; measures: read otherwise here than in the rest.
     """
 
     sweep: str | None = None
@@ -57,7 +67,7 @@ class Part(Section):
     where: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, dict[str, dict[Label, Any]]] = Field(default_factory=dict)
     layers: tuple[str, ...] = ()
-    epoch: int | None = None
+    epoch: int | dict[Label, int] | None = None
     measures: dict[str, Reading] = Field(default_factory=dict)
 
 
@@ -115,24 +125,31 @@ def places(entry: Entry, ours: Ours, study: Study) -> list[Place]:
             raise ConfigError(
                 f"{entry.name}: sweep", expected=f"one of {', '.join(study.sweeps)}", got=sweep, remedy="name one"
             )
-        cases = expanded.setdefault(sweep, expand(study.sweeps[sweep]))
-        for at, where in _points(part):
-            chosen = [case for case in cases if all(case.labels.get(axis) == label for axis, label in where.items())]
+        if sweep not in expanded:
+            expanded[sweep] = expand(study.sweeps[sweep])
+        for at, where, epoch in _points(part):
+            chosen = [
+                case for case in expanded[sweep] if all(case.labels.get(axis) == label for axis, label in where.items())
+            ]
             _check_place(entry, at, where, chosen)
             measures = {**ours.measures, **part.measures}
-            found.append(Place(at=at, cases=chosen, measures=measures, layers=part.layers, epoch=part.epoch))
+            found.append(Place(at=at, cases=chosen, measures=measures, layers=part.layers, epoch=epoch))
     return found
 
 
-def _points(part: Part) -> Iterator[tuple[dict[str, Label], dict[str, Any]]]:
-    """Yield the labels of each place of a part, on the entry's axes and on the sweep's."""
+def _points(part: Part) -> Iterator[tuple[dict[str, Label], dict[str, Any], int | None]]:
+    """Yield the labels of each place of a part, on the entry's axes and on the sweep's, and its epoch."""
     moved = [
         [(axis, label, to, mine) for to, labels in said.items() for label, mine in labels.items()]
         for axis, said in part.axes.items()
     ]
     for chosen in itertools.product(*moved):
         at = {**part.at, **{axis: label for axis, label, _, _ in chosen}}
-        yield at, {**part.where, **{to: mine for _, _, to, mine in chosen}}
+        where = {**part.where, **{to: mine for _, _, to, mine in chosen}}
+        if isinstance(part.epoch, dict):
+            yield from (({**at, EPOCH: label}, where, epoch) for label, epoch in part.epoch.items())
+        else:
+            yield at, where, part.epoch
 
 
 def _check_place(entry: Entry, at: Mapping[str, Label], where: Mapping[str, Any], chosen: Sequence[Case]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from gossamer.intervals import paired
+from gossamer.recipe.load import run_name
 from gossamer.reproduce.published import At, Claim, Entry
 from gossamer.reproduce.reading import Number, read_number, seconds_of
 from gossamer.reproduce.scales import Ours, Place, Study, places
@@ -64,7 +65,7 @@ def rebuild(entry: Entry, study: Study | None, ours: Ours | None, store: Path) -
         for place in found
         for name, reading in place.measures.items()
     }
-    times = {str(case): seconds_of(case, store) for place in found for case in place.cases}
+    times = {run_name(case.recipe): seconds_of(case, store) for place in found for case in place.cases}
     done = [seconds for seconds in times.values() if seconds is not None]
     return Rebuilt(
         entry=entry,
