@@ -57,6 +57,16 @@ def digests(root: Path) -> dict[str, dict[str, str]]:
     }
 
 
+def end(root: Path) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
+    """Return what a sweep ended in: the digests of all states, and the table of its results."""
+    return digests(root), [dict(row) for row in read_results(SWEEP, root)]
+
+
+def stored(root: Path) -> dict[str, int]:
+    """Return how often somebody began to store each phase."""
+    return {each.name: len(list(each.glob("*/"))) for each in (root / "phases").iterdir()}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")

@@ -1,7 +1,10 @@
 """Phases are trained once, by whoever gets them, and what is put together of them is what one process trains."""
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,55 @@ def test_half_a_phase_is_never_taken_for_a_whole_one(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "phases" / node.key).glob("*"))
     monkeypatch.undo()
     assert perform(task) == "done"
+
+
+def test_a_record_that_was_written_keeps_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    node = next(iter(planned().phases.values()))
+    task, sync = phase_task(node, str(tmp_path)), atomic.sync
+
+    def refuse(path: Path) -> None:
+        if (tmp_path / "phases" / node.key / "record.json").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(path)
+
+    monkeypatch.setattr(atomic, "sync", refuse)
+    with pytest.raises(RunError, match="No space left"):
+        perform(task)
+    monkeypatch.undo()
+    assert perform(task) == "was done"
+    record = Store(str(tmp_path)).find(node.key)
+    assert record is not None
+    assert all((tmp_path / each.name).is_file() for each in (*record.states.values(), record.metrics))
+
+
+@pytest.mark.long
+def test_a_disk_full_at_any_write_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    graph = planned()
+    done_all(graph, tmp_path / "whole")
+    root, sync, refusals = tmp_path / "disk", os.fsync, 0
+    for task in [*(phase_task(node, str(root)) for node in graph.phases.values()), run_task(graph.runs[0], str(root))]:
+        while not is_done(task):
+            left = iter(range(refusals))
+
+            def full(descriptor: int, left: Iterator[int] = left) -> None:
+                if next(left, None) is None:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                sync(descriptor)
+
+            monkeypatch.setattr(os, "fsync", full)
+            with suppress(RunError):
+                perform(task)
+            monkeypatch.undo()
+            refusals += 3
+        assert refusals >= 12
+        refusals = 0
+    for key in graph.phases:
+        whole, full_once = (Store(str(each)).find(key) for each in (tmp_path / "whole", root))
+        assert whole is not None
+        assert full_once is not None
+        for name, file in whole.states.items():
+            assert equal(stored(tmp_path / "whole" / file.name), stored(root / full_once.states[name].name)), name
+        assert len(list((root / "phases" / key).glob("*/"))) == 1
 
 
 def _full_disk(*_given: Any) -> Any:

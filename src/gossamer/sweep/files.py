@@ -174,8 +174,9 @@ def _share(source: Path, target: Path) -> None:
     except OSError:
         atomic.copy(source, target)
         return
-    atomic.sync(target)
-    atomic.sync(target.parent)
+    with atomic.refusals_told(target):
+        atomic.sync(target)
+        atomic.sync(target.parent)
 
 
 def _missing(name: str) -> RunError:

@@ -18,7 +18,7 @@ class RayEngine:
 
     cpus, gpus: of each task; gpus may be a fraction. started: what `ray.init` is given beside, where one is started.
     The store has to be where every node reaches it: a shared folder or a URL. Raises ConfigError where Ray is not
-    installed, or the cluster has not the room for one task.
+    installed, the cluster cannot be joined, or it has not the room for one task.
     """
 
     address: str | None = None
@@ -40,7 +40,7 @@ class RayEngine:
             # Without an address Ray would join whatever cluster the environment names.
             started = {"address": "local", "include_dashboard": False, **self.started}
             own = {"address": self.address} if self.address else started
-            self._ray.init(log_to_driver=False, **own)
+            _join(self._ray, own)
         if self.slots < 1:
             raise ConfigError(
                 "--engine ray",
@@ -89,15 +89,31 @@ class _Call:
             return self.ray.get(self.call)
         # The worker or its node is gone: what a task does wrong comes back as a value.
         except self.ray.exceptions.RayError as error:
-            return Ended(ok=False, message=_first(error), again=True)
+            return Ended(ok=False, message=_told(self.ray, error), again=True)
 
     def stop(self) -> None:
         """Interrupt the call, which saves a checkpoint and ends."""
         self.ray.cancel(self.call, force=False)
 
 
-def _first(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+def _join(ray: Any, own: Mapping[str, Any]) -> None:
+    try:
+        ray.init(log_to_driver=False, **own)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        cause = "" if error.__cause__ is None else f", {error.__cause__}"
+        raise ConfigError(
+            "--engine ray",
+            expected="a cluster that this process may join",
+            got=f"{error}{cause}",
+            remedy="see its address, and set RAY_AUTH_MODE and RAY_AUTH_TOKEN here as where it was started",
+        ) from error
+
+
+def _told(ray: Any, error: Exception) -> str:
+    """Return the line that says why: the last of a traceback that a worker sent, the first of what Ray found."""
+    lines = str(error).strip().splitlines() or [""]
+    line = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
+    return f"{type(error).__name__}: {line}"
 
 
 def _imported() -> Any:

@@ -85,8 +85,9 @@ class Store:
         try:
             return self._published(attempt, key, phase, run, like)
         except BaseException:
-            # What is half there would only fill a disk that is full already.
-            self.files.remove(attempt)
+            # What is half there would only fill a disk that is full already; a record that was written counts.
+            if attempt.encode() not in (self.files.read(f"phases/{key}/{RECORD}") or b""):
+                self.files.remove(attempt)
             raise
 
     def _published(self, attempt: str, key: str, phase: str, run: RunFolder, like: Mapping[str, str]) -> PhaseRecord:
