@@ -27,6 +27,8 @@ def test_hand_counted_layers():
     assert (linear.weights, linear.nonzero, linear.multiply_adds, linear.kept_multiply_adds) == (32, 24, 32, 24)
     assert (network.totals.weights, network.totals.nonzero, network.totals.density) == (50, 36, 0.72)
     assert network.work_ratio == 104 / 72
+    # Both 3x3 kernels keep two of three rows; a linear layer has no kernels.
+    assert (conv.kernels, linear.kernels) == ((0, 0, 0, 0, 0, 0, 2, 0, 0, 0), None)
     assert network.histogram.zeros == 14
     assert network.histogram.counts[0] == 24
     assert sum(network.histogram.counts) == 36

@@ -1,6 +1,7 @@
 """Synthetic run folders: every number in them is made up, and written through the same code that real runs use."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -11,14 +12,26 @@ from gossamer.runs.metrics import MetricsLog
 
 N = 360
 CLASSES = ("zero", "one", "two")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1280,1600",
+)
 RECIPE = """\
 name: synthetic/toy
 data: {name: synthetic-digits, held_out: 100}
 model: {name: toy-net, width: 4}
 threat: linf:0.15
-objective: trades
+objective: OBJECTIVE
 method: {name: METHOD, density: DENSITY}
-seed: 7
+seed: SEED
 """
 
 
@@ -26,9 +39,13 @@ seed: 7
 def begun(tmp_path):
     """A function that makes a run with a recipe alone."""
 
-    def make(name, method="dense", density=1.0):
+    def make(name, method="dense", density=1.0, seed=7, objective="trades"):
         run = RunFolder.create(tmp_path / name)
-        run.recipe.write_text(RECIPE.replace("METHOD", method).replace("DENSITY", str(density)))
+        values = {"METHOD": method, "DENSITY": density, "SEED": seed, "OBJECTIVE": objective}
+        recipe = RECIPE
+        for word, value in values.items():
+            recipe = recipe.replace(word, str(value))
+        run.recipe.write_text(recipe)
         return run
 
     return make
@@ -50,6 +67,41 @@ def finished(begun):
         return run
 
     return make
+
+
+@pytest.fixture
+def short(begun):
+    """A function that makes a run with one evaluation and its network, as many are made of."""
+
+    def make(name, method="dense", density=1.0, strength=1.0, kernels=None, pictured=False, **recipe):
+        run = begun(name, method, density, **recipe)
+        log(run, density)
+        write_status(run, "done")
+        results.write_evaluation(run, "pgd", evaluation(name, 0.15, density, strength))
+        results.write_network(run, network(density, kernels))
+        if pictured:
+            panel.write(run, "pgd", pictures(CLASSES, size=32, channels=3))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A fresh headless Chromium that logs its console and its network."""
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("chromium or chromedriver is not installed")
+    from selenium import webdriver  # noqa: PLC0415
+    from selenium.webdriver.chrome.service import Service  # noqa: PLC0415
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
 
 
 def write_status(run, state, message=""):
@@ -141,7 +193,7 @@ def evaluation(run, eps, density, strength=1.0, attack="pgd-50-10", n=N):
     )
 
 
-def network(density):
+def network(density, kernels=None):
     edges = tuple(-1 + i / 10 for i in range(21))
     counts = tuple(round(density * 40 * math.exp(-((i - 9.5) ** 2) / 8)) for i in range(20))
     histogram = results.Histogram(edges=edges, counts=counts, zeros=round(1000 * (1 - density)))
@@ -161,6 +213,7 @@ def network(density):
                 multiply_adds=4_000_000,
                 kept_multiply_adds=round(4_000_000 * share),
                 histogram=histogram,
+                kernels=kernels,
             )
         )
     weights, nonzero = sum(each.weights for each in layers), sum(each.nonzero for each in layers)

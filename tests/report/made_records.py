@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from gossamer.deploy.bench_record import BenchRecord, Entry, Timing
+from gossamer.deploy.device import Device
 from gossamer.intervals import mcnemar, paired_difference, wilson
 from gossamer.runs import protocols, results
 from gossamer.runs.audits import Audit, AuditedAttack, Measurement, Sign
@@ -280,7 +282,7 @@ def classes():
     )
 
 
-def matching():
+def matching(sparse="sparse", robust="falls short", threat=THREAT):
     def pair(sparse, parent, gained, lost, verdict):
         return protocols.PairedDifference(
             sparse=share(sparse, N),
@@ -296,14 +298,14 @@ def matching():
     return protocols.MatchingTable(
         dataset=DATASET,
         seed=0,
-        threat=THREAT,
+        threat=threat,
         attack=PGD,
         parent=model("dense"),
         rows=(
             protocols.MatchingRow(
-                model=model("sparse"),
+                model=model(sparse),
                 clean=pair(801, 795, 40, 34, "matches"),
-                robust=pair(402, 471, 22, 91, "falls short"),
+                robust=pair(402, 471, 22, 91, robust),
             ),
         ),
         environment=environment("matching"),
@@ -475,3 +477,45 @@ PROTOCOLS = {
     "classes": classes,
     "certificates": smoothing,
 }
+
+
+def bench(milliseconds, device="toy processor", threads=1):
+    """A bench of artifacts by name, the median of one image in memory; an engine is faster than all."""
+
+    def timing(name, seconds, batch):
+        return Timing(
+            contestant=name,
+            protocol="memory",
+            batch=batch,
+            threads=threads,
+            calls=10,
+            mean=seconds,
+            median=seconds,
+            p95=seconds,
+            throughput=batch / seconds,
+            rounds=(seconds,),
+            against=None,
+            speedups=None,
+            speedup=None,
+            joules=None,
+        )
+
+    def entry(name, kind):
+        return Entry(name=name, kind=kind, bytes=None, density=None, start_up=None, peak=None, before=None)
+
+    return BenchRecord(
+        device=Device(
+            name=device, cores=2, memory=None, system="toy", instructions="", versions={}, energy="not counted"
+        ),
+        runs_on="cpu",
+        shape=(1, 8, 8),
+        images="random",
+        entries=(*(entry(name, "c") for name in milliseconds), entry("torch", "engine")),
+        missing={},
+        counts=None,
+        timings=(
+            *(timing(name, each / 1e3, 1) for name, each in milliseconds.items()),
+            *(timing(name, each / 1e4, 16) for name, each in milliseconds.items()),
+            timing("torch", min(milliseconds.values()) / 1e5, 1),
+        ),
+    )

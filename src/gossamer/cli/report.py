@@ -12,7 +12,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="run folders")],
     records: Annotated[
         list[Path] | None,
-        typer.Option("--with", help="a protocol's or an audit's JSON from outside the runs' results/; repeatable"),
+        typer.Option("--with", help="JSON of a protocol, audit or bench from outside the runs' folders; repeatable"),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the page to write")] = Path("report.html"),
 ) -> None:

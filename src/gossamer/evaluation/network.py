@@ -68,7 +68,16 @@ def _layer(name: str, block: str, kernel: Tensor, work: int) -> Layer:
         multiply_adds=work,
         kept_multiply_adds=work * nonzero // weights,
         histogram=histogram(kernel),
+        kernels=_kept_by_kernel(kernel),
     )
+
+
+def _kept_by_kernel(kernel: Tensor) -> tuple[int, ...] | None:
+    size = kernel[0, 0].numel() if kernel.dim() > 2 else 1
+    if size == 1:
+        return None
+    kept = kernel.flatten(2).count_nonzero(dim=2).flatten()
+    return tuple(torch.bincount(kept, minlength=size + 1).tolist())
 
 
 def _totals_of(layers: tuple[Layer, ...], parent: nn.Module, image_shape: tuple[int, int, int]) -> Totals:

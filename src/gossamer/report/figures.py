@@ -98,10 +98,10 @@ def work(network: Network) -> Figure:
     return {"data": data, "layout": layout(x={"type": "category"}, y=y, legend=True)}
 
 
-def weights(network: Network) -> Figure:
-    """Return the histogram of the weights that are not zero, over all layers, with a menu of single layers."""
+def weights(network: Network, *, menu: bool = True) -> Figure:
+    """Return the histogram of the weights that are not zero, over all layers; menu: of single layers as well."""
     drawn = [("all layers", network.histogram)]
-    drawn += [(layer.name, layer.histogram) for layer in network.layers if layer.histogram is not None]
+    drawn += [(layer.name, layer.histogram) for layer in network.layers if menu and layer.histogram is not None]
     data = [_histogram(histogram, shown=i == 0) for i, (_, histogram) in enumerate(drawn)]
     y = {"title": {"text": "weights"}, "type": "log", "exponentformat": "power", "dtick": 1}
     figure: Figure = {"data": data, "layout": layout(x={"title": {"text": "value"}}, y=y)}
@@ -208,16 +208,23 @@ def _share_axis(shares: list[float]) -> Figure:
 
 
 def _histogram(histogram: Histogram, *, shown: bool) -> Figure:
-    edges = histogram.edges
     return {
         "type": "bar",
-        "x": [(a + b) / 2 for a, b in itertools.pairwise(edges)],
-        "width": [b - a for a, b in itertools.pairwise(edges)],
+        **_bins(histogram.edges),
         "y": [count or None for count in histogram.counts],
         "marker": {"color": palette.BLUE},
         "visible": shown,
         "hovertemplate": "%{x:.3g}: %{y}<extra></extra>",
     }
+
+
+def _bins(edges: Sequence[float]) -> Figure:
+    """Return the places of bars; of equal bins, which nearly all are, in three numbers rather than hundreds."""
+    widths = [b - a for a, b in itertools.pairwise(edges)]
+    if widths and max(widths) - min(widths) <= 1e-6 * max(widths):
+        step = (edges[-1] - edges[0]) / len(widths)
+        return {"x0": edges[0] + step / 2, "dx": step, "width": step}
+    return {"x": [(a + b) / 2 for a, b in itertools.pairwise(edges)], "width": widths}
 
 
 def _menu(names: list[str]) -> Figure:

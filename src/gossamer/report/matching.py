@@ -1,6 +1,9 @@
-"""Does a sparse network match its dense parent? Its section of the page."""
+"""Does a sparse network match its dense parent? Its section of the page, and the rows of a comparison that do."""
+
+from collections.abc import Sequence
 
 from gossamer.report import words
+from gossamer.report.groups import Group
 from gossamer.report.parts import Cell, Part, Table, commands, measured_on, shared, text
 from gossamer.runs.protocols import MatchingTable, PairedDifference
 
@@ -28,6 +31,22 @@ def matching(record: MatchingTable, key: str) -> Part:
         tables=[table],
         commands=commands(record.environment),
     )
+
+
+def matches(groups: Sequence[Group], records: Sequence[MatchingTable], threat: str) -> dict[str, dict[int, bool]]:
+    """Return which rows match their parents, clean and robust, by place: those that were measured at a threat.
+
+    threat: "linf eps 8/255"; a row of several seeds matches where all that were measured do.
+    """
+    found: dict[str, dict[int, bool]] = {"clean": {}, "robust": {}}
+    tables = [record for record in records if words.threat_of(record.threat) == threat]
+    for group in groups:
+        names = {name for view in group.views for name in (view.name, view.path.resolve().name)}
+        rows = [row for record in tables for row in record.rows if row.model.name in names]
+        if rows:
+            found["clean"][group.place] = all(row.clean.verdict == "matches" for row in rows)
+            found["robust"][group.place] = all(row.robust.verdict == "matches" for row in rows)
+    return found
 
 
 def _compared(name: Cell, what: str, pair: PairedDifference) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,73 +19,101 @@ from gossamer.report import curves, figures, pictures, retrace, words
 from gossamer.report.audits import audit_of
 from gossamer.report.cards import Card, cards
 from gossamer.report.caveats import caveats
+from gossamer.report.comparison import comparison
 from gossamer.report.figures import Figure
-from gossamer.report.parts import Chart
+from gossamer.report.groups import grouped
+from gossamer.report.latencies import latencies
+from gossamer.report.many import many
+from gossamer.report.overlays import PICKED, looks
+from gossamer.report.parts import FEW, Chart
 from gossamer.report.pictures import Shown
 from gossamer.report.sections import all_measured, audit_key, parts
 from gossamer.report.views import RunView, collect
 from gossamer.runs import atomic
 from gossamer.runs.audits import Audit
 from gossamer.runs.measured import Measured, read_measured
-from gossamer.runs.results import AttackOutcome, Evaluation
+from gossamer.runs.timings import Timings, holds_timings, read_timings
+
+_MOST_CAVEATS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """All of one run that the template prints."""
+    """All of one run that the template prints; row: of the comparison that it is in; left_out: what is not shown."""
 
     view: RunView
+    key: str
+    row: int
     facts: list[tuple[str, str]]
     cards: list[Card]
     charts: list[Chart]
     panels: dict[str, Shown]
     commands: list[str]
+    left_out: str = ""
 
 
 def write(run_paths: Sequence[Path], output: Path, *, records: Sequence[Path] = ()) -> Path:
     """Write one self-contained page on the runs to `output` and return that path.
 
-    records: JSON files of protocols and audits that lie outside the runs' own results/. A run that is unfinished, not
-    evaluated or damaged in part has its section, which says what is missing. Raises ConfigError for no runs, RunError
-    for a path that is no run folder, a record of no audit or protocol, or where the page cannot be written.
+    records: JSON files of protocols, audits and benches that lie outside the runs' own folders. A run that is
+    unfinished, not evaluated or damaged in part has its section, which says what is missing. Raises ConfigError for no
+    runs, RunError for a path that is no run folder, a record of none of these, or where the page cannot be written.
     """
     if not run_paths:
         raise ConfigError("runs of a report", expected="at least one run folder", got="none", remedy="name one")
     output, others = Path(output), [Path(path) for path in records]
     views = collect([Path(path) for path in run_paths])
-    page = render(views, [read_measured(path) for path in others], command=_command(views, others, output))
+    timed = [path for path in others if holds_timings(path)]
+    page = render(
+        views,
+        [read_measured(path) for path in others if path not in timed],
+        timings=[read_timings(path) for path in timed],
+        command=_command(views, others, output),
+    )
     atomic.write_text(output, page)
     return output
 
 
-def render(views: Sequence[RunView], others: Sequence[Measured] = (), *, command: str) -> str:
-    """Return the page on the runs as HTML; others: records from outside their folders; command: that made the page."""
+def render(
+    views: Sequence[RunView], others: Sequence[Measured] = (), *, timings: Sequence[Timings] = (), command: str
+) -> str:
+    """Return the page on the runs as HTML; others, timings: from outside their folders; command: that made the page."""
     measured = all_measured(views, others)
     audits = [record for record in measured if isinstance(record, Audit)]
-    sections = [_section(view, number, len(views), audits) for number, view in enumerate(views)]
-    security, below = _security(views), parts(views, measured)
+    groups = grouped(views)
+    rows = {view.name: group.place for group in groups for view in group.views}
+    sections = [_section(view, number, rows[view.name], len(views), audits) for number, view in enumerate(views)]
+    timed = latencies(groups, timings)
+    compared = many(groups, measured, timed) if len(views) > 1 else None
+    security = _security(views) if compared is None else []
+    below = parts(views, measured)
     drawn = [*security, *(chart for each in (*below, *sections) for chart in each.charts)]
+    drawn += [*compared.overview, *compared.picked] if compared else []
+    drawn_as = {chart.key: chart.figure for chart in drawn} | (compared.variants if compared else {})
     page = Environment(loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined)
     page.filters |= {
         "percent": words.percent,
         "brackets": words.brackets,
-        "duration": words.duration,
         "attack": words.outcome_name,
         "radius": words.radius,
         "threat": words.threat_of,
-        "verdict": words.verdict,
     }
+    anchors = {section.view.name: section.key for section in sections}
     return page.get_template("page.html").render(
         title=views[0].name if len(views) == 1 else f"{len(views)} runs compared",
         sections=sections,
-        comparison=_comparison(views, audits) if len(views) > 1 else None,
+        comparison=comparison(groups, audits, timed, anchors) if compared else None,
+        many=compared,
+        few=len(views) <= FEW,
+        picked=PICKED,
         security=security,
         parts=below,
         caveats=caveats(views, measured),
-        figures={chart.key: chart.figure for chart in drawn},
+        most_caveats=_MOST_CAVEATS,
+        figures=_packed(json.dumps({"drawn": drawn_as, "looks": looks()}, separators=(",", ":"))),
         command=command,
         style=Markup(_resource("page.css")),
-        script=Markup(_resource("page.js")),
+        script=Markup(_resource("table.js") + _resource("page.js")),
         plotly=_packed_plotly(),
     )
 
@@ -94,16 +123,29 @@ def _command(views: Sequence[RunView], records: Sequence[Path], output: Path) ->
     return shlex.join(["gossamer", "report", *(str(view.path) for view in views), *extra, "-o", str(output)])
 
 
-def _section(view: RunView, number: int, runs: int, audits: Sequence[Audit]) -> Section:
+def _section(view: RunView, number: int, row: int, runs: int, audits: Sequence[Audit]) -> Section:
     audit = audit_of(view, audits)
+    panels = {name: pictures.show(panel, runs=runs) for name, panel in view.panels.items()}
+    shown = {name: panel for name, panel in panels.items() if panel.samples}
     return Section(
         view=view,
+        key=f"run-{number + 1}",
+        row=row,
         facts=_facts(view),
         cards=cards(view, audit, "" if audit is None else audit_key(audits.index(audit))),
-        charts=_charts(view, number),
-        panels={name: pictures.show(panel, runs=runs) for name, panel in view.panels.items()},
+        charts=_charts(view, number, every=runs <= FEW),
+        panels=shown,
         commands=retrace.commands(view),
+        left_out=_left_out(runs, images=len(shown) < len(panels)),
     )
+
+
+def _left_out(runs: int, *, images: bool) -> str:
+    """Return what a page of so many runs does not show of each."""
+    if runs <= FEW:
+        return ""
+    what = f"{'' if images else 'more '}images and the weights of single layers"
+    return f"Left out on a page of {runs} runs: {what}. A report of this run alone has them."
 
 
 def _facts(view: RunView) -> list[tuple[str, str]]:
@@ -122,7 +164,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
     return facts + ([("versions", ", ".join(versions))] if versions else [])
 
 
-def _charts(view: RunView, number: int) -> list[Chart]:
+def _charts(view: RunView, number: int, *, every: bool) -> list[Chart]:
     lines, network = view.lines, view.network
     wanted: list[tuple[str, str, Figure | None, str]] = [
         ("loss", "Loss", figures.loss_curves(lines), "Mean over the epoch's training batches."),
@@ -137,7 +179,7 @@ def _charts(view: RunView, number: int) -> list[Chart]:
             ("layers", "Density per layer", figures.layer_densities(network), f"Dashed: the network, {overall}."),
             ("blocks", "Density per block", figures.block_densities(network), ""),
             ("work", "Work per block", figures.work(network), "Sparsity is not work: early layers see more pixels."),
-            ("weights", "Weights", figures.weights(network), zeros),
+            ("weights", "Weights", figures.weights(network, menu=every), zeros),
         ]
     return [
         Chart(key=f"{key}-{number}", title=title, figure=figure, note=note)
@@ -159,50 +201,16 @@ def _security(views: Sequence[RunView]) -> list[Chart]:
     ]
 
 
-def _comparison(views: Sequence[RunView], audits: Sequence[Audit]) -> dict[str, Any]:
-    rows = [(view, view.headline, _at_headline(view)) for view in views]
-    columns = dict.fromkeys(column for _, _, outcomes in rows for column in outcomes)
-    found = [audit_of(view, audits) for view in views]
-    verdicts = [None if each is None else (each, audit_key(audits.index(each))) for each in found]
-    return {
-        "columns": list(columns),
-        "rows": rows,
-        "methods": [_method(view) for view in views],
-        "verdicts": verdicts if any(verdicts) else [],
-    }
-
-
-def _at_headline(view: RunView) -> dict[tuple[str, str], AttackOutcome | Evaluation]:
-    """Return what is known at the headline's threat, the headline itself first, by attack and threat."""
-    headline = view.headline
-    if headline is None:
-        return {}
-    norm = headline.threat.partition(":")[0]
-    known: dict[tuple[str, str], AttackOutcome | Evaluation] = {
-        (words.attack_name(headline.attack, headline.attack_parameters), _threat_text(norm, headline.eps)): headline
-    }
-    outcomes = [each for one in view.evaluations for each in one.attacks if each.threat == headline.threat]
-    for each in sorted(outcomes, key=lambda each: -each.n):
-        known.setdefault((words.outcome_name(each), _threat_text(each.norm, each.eps)), each)
-    return known
-
-
-def _threat_text(norm: str, eps: float) -> str:
-    return f"{norm} eps {words.radius(eps)}"
-
-
-def _method(view: RunView) -> str:
-    method = view.recipe.get("method")
-    name = cast("dict[str, object]", method).get("name") if isinstance(method, dict) else method
-    return str(name) if name is not None else "–"
-
-
 @cache
 def _packed_plotly() -> str:
     """Return the drawing library as base64 of gzip, the same on every day."""
     from plotly.offline import get_plotlyjs  # noqa: PLC0415  (slow to import, needed here alone)
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return _packed(get_plotlyjs())
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _resource(name: str) -> str:

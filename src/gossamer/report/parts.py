@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gossamer.report import palette
 from gossamer.report.figures import Figure
@@ -10,15 +10,23 @@ from gossamer.report.words import brackets, percent
 from gossamer.runs.protocols import Share
 from gossamer.runs.results import Dataset
 
+FEW = 12
+"""Runs of which a page shows everything, open; of more it shows less of each, folded."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure's place on the page; key: its name among the page's figures."""
+    """A figure's place on the page; key: its name among the page's figures.
+
+    scope: "all", what it shows of follows the rows that a filter of the comparison leaves; "picked", the first of
+    these alone; "" neither. A trace's `meta` names its `row`, or the `rows` of its points.
+    """
 
     key: str
     title: str
     figure: Figure
     note: str = ""
+    scope: Literal["", "all", "picked"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gossamer.report.parts import FEW
 from gossamer.report.words import percent, radius
 from gossamer.runs.panel import Panel
 
 # Noise hardly compresses: three 32x32 pictures of ten samples are 120 kB, and a page should stay below 4 MB.
 _PIXELS = 240_000
 _SAMPLES = 10
+# Of many runs, a quarter of what a page of 15 MB may be.
+_PIXELS_OF_MANY = 1_000_000
+_SAMPLES_OF_MANY = 4
 _SHOWN_WIDTH = 84
 
 
@@ -51,11 +55,15 @@ class Shown:
 
 
 def show(panel: Panel, *, runs: int = 1) -> Shown:
-    """Return the pictures of a panel, as many samples as the page has room for with `runs` runs on it."""
-    captions = panel.captions
+    """Return the pictures of a panel, as many samples as the page has room for with `runs` runs on it.
+
+    Of a few runs at least one; of many it may be none, and they have no ladder.
+    """
+    captions, many = panel.captions, runs > FEW
     height, width = panel.images.shape[-2:]
-    room = max(1, _PIXELS // max(1, 3 * runs * height * width))
-    count = min(len(captions.labels), _SAMPLES, room)
+    room = (_PIXELS_OF_MANY if many else _PIXELS) // max(1, 3 * runs * height * width)
+    room = room if many else max(1, room)
+    count = min(len(captions.labels), _SAMPLES_OF_MANY if many else _SAMPLES, room)
     clean = panel.images[:count].float() / 255
     adversarial = panel.adversarial[:count]
     difference = adversarial - clean
@@ -90,7 +98,7 @@ def show(panel: Panel, *, runs: int = 1) -> Shown:
         amplified=f"{factor:.3g}",
         width=max(_SHOWN_WIDTH, min(width, 224)),
         ladder_label=_class(captions.classes, captions.ladder.label) if captions.ladder else "",
-        ladder=_ladder(panel, room=room * 3),
+        ladder=_ladder(panel, room=0 if many else room * 3),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from gossamer.report import audits, certificates, efforts, matching, matrices, rows, stages
+from gossamer.report.groups import grouped
 from gossamer.report.parts import Part
 from gossamer.report.views import RunView
 from gossamer.runs import protocols
@@ -48,7 +49,8 @@ def parts(views: Sequence[RunView], measured: Sequence[Measured]) -> list[Part]:
     examined = [record for record in measured if isinstance(record, Audit)]
     found = [audits.part(each, audit_key(i), audits.audited(each, views)) for i, each in enumerate(examined)]
     if fallen := stages.falls(views):
-        found.append(stages.part(fallen, "stages", runs=len(views)))
+        rows = {view.name: group.place for group in grouped(views) for view in group.views}
+        found.append(stages.part(fallen, "stages", rows))
     for kind, (key, draw) in DRAWN.items():
         records = [record for record in measured if type(record) is kind]
         found += [draw(record, f"{key}-{place}") for place, record in enumerate(records, start=1)]

@@ -1,13 +1,13 @@
 """What did each member of an ensemble of attacks still break? Robust accuracy after each, as it falls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gossamer.intervals import wilson
 from gossamer.report import lines, words
 from gossamer.report.figures import Figure
 from gossamer.report.lines import Point
-from gossamer.report.parts import Cell, Chart, Part, Table, measured_on, text
+from gossamer.report.parts import FEW, Cell, Chart, Part, Table, measured_on, text
 from gossamer.report.retrace import evaluate_command
 from gossamer.report.views import RunView
 from gossamer.runs.results import AttackOutcome, Evaluation
@@ -34,8 +34,9 @@ def falls(views: Sequence[RunView]) -> list[Fall]:
     ]
 
 
-def part(found: Sequence[Fall], key: str, *, runs: int) -> Part:
-    """Return the section of all falls; runs: on the page, so that a single one is not named everywhere."""
+def part(found: Sequence[Fall], key: str, rows: Mapping[str, int]) -> Part:
+    """Return the section of all falls; rows: of the comparison by the name of each run on the page."""
+    runs = len(rows)
     threats = list(dict.fromkeys(fall.outcome.threat for fall in found))
     return Part(
         key=key,
@@ -49,8 +50,9 @@ def part(found: Sequence[Fall], key: str, *, runs: int) -> Part:
             Chart(
                 key=f"{key}-{place}",
                 title=f"Accuracy after each stage, {words.threat_of(threat)}",
-                figure=_figure([fall for fall in found if fall.outcome.threat == threat], runs=runs),
+                figure=_figure([fall for fall in found if fall.outcome.threat == threat], rows),
                 note="Bars: 95 % intervals.",
+                scope="picked" if runs > FEW else "",
             )
             for place, threat in enumerate(threats)
         ],
@@ -89,6 +91,7 @@ def _table(fall: Fall, *, runs: int) -> Table:
         head=("after", "tried on", "broken", "robust accuracy", "time"),
         rows=rows,
         note=f"{outcome.borderline:,} samples on the border: rounding may change them." if outcome.borderline else "",
+        folded=runs > FEW,
     )
 
 
@@ -96,10 +99,11 @@ def _share(point: Point) -> Cell:
     return text(words.percent(point.value), words.brackets(point.interval))
 
 
-def _figure(found: Sequence[Fall], *, runs: int) -> Figure:
+def _figure(found: Sequence[Fall], rows: Mapping[str, int]) -> Figure:
     data: list[Figure] = []
     for place, fall in enumerate(found):
-        label = " · ".join([fall.run.name] * (runs > 1) + [words.outcome_name(fall.outcome)])
+        label = " · ".join([fall.run.name] * (len(rows) > 1) + [words.outcome_name(fall.outcome)])
         look = replace(lines.look(place, place), shape="hvh")
-        data += lines.traces(label, fall.points, look, says=str, band=False)
+        traces = lines.traces(label, fall.points, look, says=str, band=False)
+        data += [trace | {"meta": {"row": rows[fall.run.name]}} for trace in traces]
     return lines.figure(data, x={"type": "category"}, y="robust accuracy", height=320)

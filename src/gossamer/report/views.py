@@ -13,6 +13,7 @@ from gossamer.runs.measured import Measured, measured_files, read_measured
 from gossamer.runs.panel import Panel
 from gossamer.runs.results import Evaluation, Network
 from gossamer.runs.status import Status
+from gossamer.runs.timings import Timings, read_timings, timing_files
 from gossamer.threat import ThreatModel
 
 T = TypeVar("T")
@@ -20,8 +21,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """What a page can say of one run; `name` is unique on the page; `measured`: audits and protocols in its folder;
-    `notes` say what it cannot."""
+    """What a page can say of one run; `name` is unique on the page; `measured`: audits and protocols in its folder,
+    `timings`: benches; `notes` say what it cannot."""
 
     name: str
     path: Path
@@ -33,6 +34,7 @@ class RunView:
     network: Network | None
     panels: dict[str, Panel]
     measured: list[Measured]
+    timings: list[Timings] = field(default_factory=list[Timings])
     notes: list[str] = field(default_factory=list[str])
 
     @property
@@ -89,6 +91,9 @@ def _view(run: RunFolder, name: str) -> RunView:
         },
         measured=[
             record for path in measured_files(run) if (record := attempt(lambda path=path: read_measured(path), None))
+        ],
+        timings=[
+            record for path in timing_files(run) if (record := attempt(lambda path=path: read_timings(path), None))
         ],
         notes=notes,
     )

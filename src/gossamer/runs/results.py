@@ -180,7 +180,11 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer; multiply_adds: of the dense layer for one image; block: the group it is drawn with."""
+    """One layer; multiply_adds: of the dense layer for one image; block: the group it is drawn with.
+
+    kernels: how many kernels, an input and an output channel each, keep 0, 1, ... of their weights; of convolutions
+    of more than one weight a kernel, and not in records of before it was counted.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 
@@ -193,6 +197,7 @@ class Layer:
     multiply_adds: int
     kept_multiply_adds: int
     histogram: Histogram | None = None
+    kernels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
