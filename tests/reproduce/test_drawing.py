@@ -43,6 +43,7 @@ def test_other_axes_make_panels() -> None:
     assert [chart.title for chart in found] == ["data cifar10", "data svhn"]
     assert found[0].figure["layout"]["xaxis"]["type"] == "log"
     assert found[0].figure["data"][0]["x"] == [10, 20, 50, 250, 500]
+    assert found[0].figure["data"][0]["name"] == "sparsity 0, published"
 
 
 @pytest.mark.parametrize("name", entries())
@@ -50,9 +51,8 @@ def test_every_entry_has_a_section_before_anything_is_trained(name: str) -> None
     entry: Entry = load_entry(name)
     section = part(rebuild(entry, None, None, Path("nowhere")), "smoke")
     assert entry.title in section.title
-    (numbers,) = section.tables[-1:]
-    assert all(len(row) == len(numbers.head) for row in numbers.rows)
-    assert len(section.tables) == 1 + bool(entry.claims)
+    assert all(len(row) == len(table.head) for table in section.tables for row in table.rows)
+    assert len(section.tables) == bool(entry.cells) + bool(entry.claims)
 
 
 def test_the_overview_counts_verdicts(tmp_path: Path) -> None:

@@ -253,8 +253,13 @@ def test_the_command_lists_shows_and_refuses(
     monkeypatch.chdir(tmp_path)
     assert command("--list") == 0
     assert "bcs/table-4" in capsys.readouterr().out
-    assert command("bcs/table-4", "--show", "--store", str(tmp_path), "--out", str(tmp_path / "out")) == 0
+    assert command("bcs/table-4", "--show", "--store", str(tmp_path)) == 0
     assert "weight decay" in capsys.readouterr().out
+    assert command("bcs/table-4", "--show", "--store", str(tmp_path), "--out", str(tmp_path / "out")) == 0
+    assert command("bcs", "--show", "--store", str(tmp_path), "-o", str(tmp_path / "page.html")) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert all(f'id="bcs-{name}"' in page for name in ("table-1", "figure-1", "scalability"))
+    capsys.readouterr()
     assert json.loads((tmp_path / "out/bcs/table-4.json").read_text())["entry"] == "bcs/table-4"
     assert (tmp_path / "out/bcs/table-4.md").read_text().startswith("## bcs/table-4")
     for words, message in (

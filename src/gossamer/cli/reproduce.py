@@ -17,6 +17,8 @@ from gossamer.cli.subjects import one_of, read_options
 from gossamer.cli.sweep import describe, ended
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import run_name
+from gossamer.report.shell import render_parts
+from gossamer.reproduce.drawing import overview, part
 from gossamer.reproduce.published import Entry, entries, load_entry
 from gossamer.reproduce.scales import SCALES, Ours, Scale, Study, load_study, places
 from gossamer.reproduce.standing import Rebuilt, rebuild
@@ -42,7 +44,10 @@ def reproduce(
     ] = None,
     scale: Annotated[str, typer.Option(help="smoke: digits, in minutes; paper: the published setting")] = "smoke",
     store: Annotated[Path | None, typer.Option(help="where runs lie; by default reproduced/SCALE")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="where to write each as Markdown and JSON")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="a folder for each as Markdown and JSON, or one .html page of all"),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="train nothing: print with the runs that are there")] = False,
     listed: Annotated[bool, typer.Option("--list", help="print the tables and figures that there are")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be trained, and what is done")] = False,
@@ -80,9 +85,11 @@ def reproduce(
         else:
             print(ended(outcome, graph, str(root)))
     rebuilt = [rebuild(each.entry, each.study, each.ours, root) for each in asked]
-    for each in rebuilt:
-        print(markdown(each, chosen))
-    if out is not None:
+    if out is None:
+        print("\n".join(markdown(each, chosen) for each in rebuilt))
+    elif out.suffix == ".html":
+        _draw(rebuilt, chosen, out)
+    else:
         _write(rebuilt, chosen, out)
 
 
@@ -138,6 +145,13 @@ def _list(scale: Scale) -> str:
         runs = len({run_name(case.recipe) for case in _own(asked)})
         lines.append(f"{name:32} {f'{runs} runs' if runs else '-':>9}  {asked.entry.title}")
     return "\n".join([*lines, f"runs: planned at the scale {scale}"])
+
+
+def _draw(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
+    sections = [overview(rebuilt, scale), *(part(each, scale) for each in rebuilt)]
+    title = f"Published tables and figures, rebuilt: {scale}"
+    atomic.write_text(out, render_parts(title, sections, command=shlex.join(["gossamer", *sys.argv[1:]])))
+    print(f"written: {out}")
 
 
 def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:

@@ -1,18 +1,10 @@
 """How do runs become a page? Views and figures into one template; nothing on the page is fetched from elsewhere."""
 
-import base64
-import gzip
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
 from gossamer.errors import ConfigError
 from gossamer.report import curves, figures, pictures, retrace, words
@@ -24,10 +16,11 @@ from gossamer.report.figures import Figure
 from gossamer.report.groups import grouped
 from gossamer.report.latencies import latencies
 from gossamer.report.many import many
-from gossamer.report.overlays import PICKED, looks
+from gossamer.report.overlays import PICKED
 from gossamer.report.parts import FEW, Chart
 from gossamer.report.pictures import Shown
 from gossamer.report.sections import all_measured, audit_key, parts
+from gossamer.report.shell import rendered
 from gossamer.report.views import RunView, collect
 from gossamer.runs import atomic
 from gossamer.runs.audits import Audit
@@ -90,17 +83,13 @@ def render(
     drawn = [*security, *(chart for each in (*below, *sections) for chart in each.charts)]
     drawn += [*compared.overview, *compared.picked] if compared else []
     drawn_as = {chart.key: chart.figure for chart in drawn} | (compared.variants if compared else {})
-    page = Environment(loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined)
-    page.filters |= {
-        "percent": words.percent,
-        "brackets": words.brackets,
-        "attack": words.outcome_name,
-        "radius": words.radius,
-        "threat": words.threat_of,
-    }
     anchors = {section.view.name: section.key for section in sections}
-    return page.get_template("page.html").render(
+    return rendered(
+        "page.html",
         title=views[0].name if len(views) == 1 else f"{len(views)} runs compared",
+        figures=drawn_as,
+        command=command,
+        broad=len(views) > FEW,
         sections=sections,
         comparison=comparison(groups, audits, timed, anchors) if compared else None,
         many=compared,
@@ -110,11 +99,6 @@ def render(
         parts=below,
         caveats=caveats(views, measured),
         most_caveats=_MOST_CAVEATS,
-        figures=_packed(json.dumps({"drawn": drawn_as, "looks": looks()}, separators=(",", ":"))),
-        command=command,
-        style=Markup(_resource("page.css")),
-        script=Markup(_resource("table.js") + _resource("page.js")),
-        plotly=_packed_plotly(),
     )
 
 
@@ -199,19 +183,3 @@ def _security(views: Sequence[RunView]) -> list[Chart]:
         )
         for norm in dict.fromkeys(curve.norm for curve in found)
     ]
-
-
-@cache
-def _packed_plotly() -> str:
-    """Return the drawing library as base64 of gzip, the same on every day."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415  (slow to import, needed here alone)
-
-    return _packed(get_plotlyjs())
-
-
-def _packed(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
-
-
-def _resource(name: str) -> str:
-    return (files("gossamer.report") / name).read_text(encoding="utf-8")

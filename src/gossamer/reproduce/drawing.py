@@ -34,7 +34,7 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
             *([f"Missing: {_flat(rebuilt.missing)}"] if rebuilt.missing else []),
             *([f"Notes: {_flat(entry.notes)}"] if entry.notes else []),
         ],
-        tables=[*tables, _numbers(entry, rebuilt.rows)],
+        tables=[*tables, *([_numbers(entry, rebuilt.rows)] if rebuilt.rows else [])],
         charts=charts(rebuilt),
         commands=(f"gossamer reproduce {entry.name} --scale {scale}",),
     )
@@ -48,10 +48,11 @@ def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
     told = ", ".join(f"{judged.count(verdict)} {verdict}" for verdict in ("holds", "broken", "undecided", "not judged"))
     return Part(
         key="overview",
-        title=f"Published tables and figures at the scale {scale}",
+        title=f"Overview: published tables and figures at the scale {scale}",
         says=f"Of {len(judged)} claims of their authors: {told}.",
         sentences=(JUDGED,),
-        tables=[Table(title="", head=head, rows=rows)],
+        tables=[Table(title="How each stands", head=head, rows=rows, look="prose")],
+        commands=(f"gossamer reproduce all --scale {scale} -o reproduced.html",),
     )
 
 
@@ -83,7 +84,13 @@ def _drawn(entry: Entry, rows: Sequence[Row]) -> Figure | None:
         lines.setdefault(row.at.get(figure.lines, ""), {}).setdefault(where, {})[row.measure] = row
     data = list(
         chain.from_iterable(
-            _line(figure.x, figure.y, str(label), list(points.values()), palette.RUNS[place % len(palette.RUNS)])
+            _line(
+                figure.x,
+                figure.y,
+                _named(figure.lines, label),
+                list(points.values()),
+                palette.RUNS[place % len(palette.RUNS)],
+            )
             for place, (label, points) in enumerate(lines.items())
         )
     )
@@ -97,6 +104,11 @@ def _drawn(entry: Entry, rows: Sequence[Row]) -> Figure | None:
     drawn = layout(x=x, y=y, legend=True)
     drawn["height"] = 340
     return {"data": data, "layout": drawn}
+
+
+def _named(axis: str, label: Label) -> str:
+    """Return what a line is called: its label, after the axis where a number alone would say nothing."""
+    return label if isinstance(label, str) else f"{axis.replace('_', ' ')} {label}"
 
 
 def _line(x: str, y: str, label: str, points: Sequence[Mapping[str, Row]], colour: str) -> list[Figure]:
