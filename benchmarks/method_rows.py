@@ -69,6 +69,7 @@ _PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm":
 
 _WHY = {
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
+    "rsr": "half of its loss is of clean images: what it loses attacked it gains clean",
     "pwoa": "pruned and fine-tuned on clean images alone; published too, it falls most of all on VGG-16",
 }
 
