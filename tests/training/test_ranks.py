@@ -88,6 +88,7 @@ def together(cases: dict[str, Any], folder: Path, count: int = 2, **environ: str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -152,7 +153,8 @@ def test_a_killed_training_goes_on_with_another_number_of_processes(tmp_path: Pa
     until = time.monotonic() + 120
     while not (last.exists() and json.loads(last.read_text())["step"] >= 12) and time.monotonic() < until:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    # As schedulers do: to every process, so that workers hear of it twice, from torchrun too.
+    os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode != 0
     stopped = json.loads((tmp_path / "run" / "status.json").read_text())
