@@ -35,6 +35,15 @@ class Part:
         """Return the part of a part; keep: (N,) bool or (M,) positions."""
         return replace(self, rows=tuple(self.rows[i] for i in _positions(keep)))
 
+    @property
+    def where(self) -> slice | list[int]:
+        """What picks the rows out of a tensor of the whole batch; a slice where they are regular: no device waits."""
+        rows = list(self.rows)
+        step = rows[1] - rows[0] if len(rows) > 1 else 1
+        if not rows or step < 1 or rows != list(range(rows[0], rows[0] + step * len(rows), step)):
+            return rows
+        return slice(rows[0], rows[-1] + 1, step)
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -108,7 +117,7 @@ class Draws:
         generator, part = self.generator(device), self.part
         if part is None or not shape or shape[0] != len(part.rows):
             return draw(shape, generator=generator, device=device)
-        return draw((part.of, *shape[1:]), generator=generator, device=device)[list(part.rows)]
+        return draw((part.of, *shape[1:]), generator=generator, device=device)[part.where].contiguous()
 
 
 def _positions(keep: Tensor) -> list[int]:

@@ -256,6 +256,8 @@ def test_parts_of_a_batch_are_every_worlds_image_and_draws_those_of_the_whole() 
     # What is not a row an image is the same for all.
     assert torch.equal(mine.uniform((5,)), whole.at("start").uniform((5,)))
     assert Part((1, 4, 7), 9).select(torch.tensor([2, 0])) == Part((7, 1), 9)
+    for rows in ((1, 4, 7), (3,), (7, 1), (0, 1, 3), ()):
+        assert torch.arange(9)[Part(rows, 9).where].tolist() == list(rows)
 
 
 def test_a_batch_without_equal_parts_is_refused() -> None:

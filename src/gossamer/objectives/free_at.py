@@ -67,4 +67,4 @@ class FreeAT:
 
 
 def _places(batch: Batch) -> slice | list[int]:
-    return slice(len(batch.x)) if batch.part is None else list(batch.part.rows)
+    return slice(len(batch.x)) if batch.part is None else batch.part.where

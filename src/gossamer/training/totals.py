@@ -55,7 +55,7 @@ class Totals:
 
 def _of_batch(loss: Loss, batch: Batch) -> dict[str, Tensor]:
     n = batch.y.numel()
-    told = {"n": torch.as_tensor(n), "loss": loss.total.detach() * n}
+    told = {"n": torch.full((), n, device=loss.total.device), "loss": loss.total.detach() * n}
     for name, part in loss.parts.items():
         told[f"{name}_loss"] = part.detach() * n
     for name, logits in loss.logits.items():
