@@ -14,8 +14,7 @@ def _written() -> list[tuple[str, str]]:
     return [(path.parent.name, path.stem) for path in sorted(root.glob("*/*.yaml"))]
 
 
-# The recipes of the published scale are many, and each is read from its file and those that it extends.
-@pytest.fixture(params=[pytest.param(each, id="/".join(each)) for each in _written()])
+@pytest.fixture(params=_written(), ids="/".join)
 def written(request: pytest.FixtureRequest) -> tuple[str, Study]:
     scale, name = request.param
     study = load_study(name, scale)

@@ -1,12 +1,15 @@
 """How our numbers stand beside published ones, on records that are written by hand."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gossamer.cli.engines import stoppable
 from gossamer.cli.main import main
+from gossamer.cli.reproduce import _limited
 from gossamer.errors import ConfigError
 from gossamer.intervals import wilson
 from gossamer.recipe.load import run_name
@@ -270,3 +273,16 @@ def test_the_command_lists_shows_and_refuses(
     ):
         assert command(*words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_limit_stops_what_is_inside_and_goes_on_but_a_person_stops_all(capsys: pytest.CaptureFixture[str]) -> None:
+    reached: list[str] = []
+    with _limited(0.002):
+        time.sleep(20)
+        reached.append("the end")
+    assert reached == []
+    assert "the same command goes on" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped, stoppable(), _limited(5):
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert "stopped; to go on: gossamer" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Who trains the tasks of a command? The engine that its options name, checked before anything is read."""
 
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,11 +75,13 @@ def absolute(path: Path | None) -> Path | None:
 
 
 @contextmanager
-def stopped_by_sigterm() -> Generator[None]:
-    """Let SIGTERM stop a command as Ctrl-C does."""
-
+def stoppable() -> Generator[None]:
+    """Let SIGTERM stop a command as Ctrl-C does, with status 130 and the words that go on with it."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -75,14 +75,8 @@ def reproduce(
         if dry_run:
             return
         hands = engines.make_engine(engine, str(root), slots, gpus, given)
-        try:
-            with engines.stopped_by_sigterm(), _limited(minutes):
-                outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
-        except KeyboardInterrupt:
-            print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
-            if minutes is None:
-                raise SystemExit(130) from None
-        else:
+        with engines.stoppable(), _limited(minutes):
+            outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
             print(ended(outcome, graph, str(root)))
     rebuilt = [rebuild(each.entry, each.study, each.ours, root) for each in asked]
     if out is None:
@@ -170,14 +164,24 @@ def _check_minutes(minutes: float | None) -> None:
 
 @contextmanager
 def _limited(minutes: float | None) -> Generator[None]:
-    """Interrupt what is inside after so many minutes, as Ctrl-C would."""
+    """Stop what is inside after so many minutes, as Ctrl-C would, and go on with what comes after it."""
     if minutes is None:
         yield
         return
-    timer = threading.Timer(60 * minutes, _thread.interrupt_main)
+    over = threading.Event()
+
+    def stop() -> None:
+        over.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(60 * minutes, stop)
     timer.daemon = True
     timer.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if not over.is_set():
+            raise
+        print(f"{minutes:g} minutes are over: the same command goes on", file=sys.stderr)
     finally:
         timer.cancel()

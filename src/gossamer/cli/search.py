@@ -1,7 +1,5 @@
 """`gossamer search`: a space of recipes in, the trials that none is better than out."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -44,12 +42,8 @@ def search(
     if dry_run:
         return
     hands = engines.make_engine(engine, str(root), slots, gpus, given)
-    try:
-        with engines.stopped_by_sigterm():
-            ended = run_search(asked, root, hands, data_dir=engines.absolute(data_dir), attempts=attempts)
-    except KeyboardInterrupt:
-        print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
-        raise SystemExit(130) from None
+    with engines.stoppable():
+        ended = run_search(asked, root, hands, data_dir=engines.absolute(data_dir), attempts=attempts)
     print(f"\n{_standing(asked, ended.trials)}; those that no other beats, measured on the held-out split:")
     print(front_text(asked, ended.trials))
     print(f"runs in {root / 'runs'}")

@@ -1,7 +1,5 @@
 """`gossamer sweep`: a grid in, all of its runs out, each distinct phase trained once."""
 
-import shlex
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -46,12 +44,8 @@ def sweep(
     if dry_run:
         return
     hands = engines.make_engine(engine, root, slots, gpus, given)
-    try:
-        with engines.stopped_by_sigterm():
-            outcome = drive(graph, root, hands, data_dir=engines.absolute(data_dir), attempts=attempts)
-    except KeyboardInterrupt:
-        print(f"stopped; to go on: {shlex.join(['gossamer', *sys.argv[1:]])}", file=sys.stderr)
-        raise SystemExit(130) from None
+    with engines.stoppable():
+        outcome = drive(graph, root, hands, data_dir=engines.absolute(data_dir), attempts=attempts)
     print(ended(outcome, graph, root))
     if not outcome.complete:
         raise SystemExit(1)

@@ -16,9 +16,9 @@ from torch import Tensor
 from gossamer.errors import ConfigError, RunError
 from gossamer.seeding import Draws, Part
 
+_CPU = torch.device("cpu")
 # What one rank does alone while others wait: a teacher's labels, a last evaluation. The steps' own exchanges have
 # torch's limit.
-_CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=6)
 
 
