@@ -14,6 +14,7 @@ from gossamer.methods.registry import METHODS
 from gossamer.recipe.open import OpenRun, open_run
 from gossamer.recipe.train import train
 from gossamer.sparsity import Finalised, targets
+from gossamer.sparsity.protocol import Kind
 from gossamer.training import loop, run
 from gossamer.training.checkpointing import Training
 from gossamer.training.job import Job
@@ -25,6 +26,13 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "rigl": {"every": 2},
     "gradual": {"every": 1},
     "rewinding": {"rewind_epoch": 1},
+}
+# What a method ships where it is not the dense network with zeros, under the dense network's names.
+KINDS: Mapping[str, Kind] = {
+    "atmc": "restructured",
+    "channels": "restructured",
+    "pni": "stochastic",
+    "rsr": "stochastic",
 }
 # Sections of the recipe that a method or objective needs.
 SECTIONS: Mapping[str, Mapping[str, Any]] = {}
@@ -122,6 +130,7 @@ def assert_what_ships(opened: OpenRun, seen: Seen, images: Tensor) -> None:
     with torch.no_grad():
         twin = opened.twin()
         assert torch.equal(twin(images), twin(images)), "the noise-free twin draws noise"
+    assert final.kind == KINDS.get(opened.recipe.method.name, "same-keys")
     if final.kind == "same-keys":
         kept = sum(int((layer.weight != 0).sum()) for layer in targets(shipped))
         assert kept == final.masks.kept

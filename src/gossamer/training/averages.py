@@ -1,7 +1,7 @@
 """Averages of weights along training: exponential (EMA) or stochastic weight averaging (SWA)."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -86,7 +86,8 @@ class Average:
         with torch.no_grad():
             for name, parameter in plain.module.named_parameters():
                 parameter.copy_(self._weights[name])
-        return finalise(plain.module, plain.masks)
+        whole = finalise(plain.module, plain.masks)
+        return replace(whole, kind=plain.kind, form=plain.form, dense_weights=plain.dense_weights)
 
     def _finalise_trainable(self, model: nn.Module, sparsifier: Sparsifier) -> Finalised:
         current = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
