@@ -161,14 +161,32 @@ def test_the_attack_keeps_what_it_has_no_field_for_unless_it_was_asked() -> None
 
 
 def test_it_goes_on_past_the_schedule_only_while_the_adversarial_loss_falls() -> None:
-    monitor, actions = WhileFalling(3, 0.1), []
+    monitor, actions = WhileFalling(3, 0.1, 0.2), []
     for epoch, loss in enumerate([1.0, 2.0, 1.5, 1.2, 1.15]):
-        restored = WhileFalling(3, 0.1)
+        restored = WhileFalling(3, 0.1, 0.2)
         restored.load_state_dict(json.loads(json.dumps(monitor.state_dict())))
         monitor = restored
         actions.append(monitor(epoch, {"adversarial_loss": loss, "loss": 0.0}).action)
     # Two rises in the schedule do not matter; the last fall is by less than a tenth.
     assert actions == ["go", "go", "go", "go", "stop"]
+
+
+def test_it_goes_on_past_the_schedule_until_a_plan_that_waited_has_come_to_its_density() -> None:
+    monitor = WhileFalling(2, 0.1, 0.2)
+    actions = [
+        monitor(epoch, {"adversarial_loss": 1.0, "sparsifier/density": density}).action
+        for epoch, density in enumerate([0.5, 0.3, 0.3, 0.2])
+    ]
+    assert actions == ["go", "go", "go", "stop"]
+
+
+def test_one_shot_admm_starts_as_dense_as_its_pattern_admits() -> None:
+    (phase,) = phases("one-shot-admm", pattern="2:4")
+    sparsifier = phase.sparsifier()
+    assert isinstance(sparsifier, TightenedADMM)
+    assert sparsifier.present_density == 0.5
+    (explicit,) = phases("one-shot-admm", start_density=1.0)
+    assert explicit.sparsifier().present_density == phases("one-shot-admm")[0].sparsifier().present_density == 1.0
 
 
 def test_the_schedule_of_the_rate_ends_where_it_was_meant_to() -> None:
@@ -256,7 +274,8 @@ def _broken_and_resumed(values: dict[str, Any], out: Path, *, break_at: int) -> 
         ("robust-admm", {"retrain_lr": 0.0}, r"method\.retrain_lr"),
         ("one-shot-admm", {"eps": [1.0, 0.5]}, r"method\.eps: expected rising shares"),
         ("one-shot-admm", {"steps": [0]}, r"method\.steps: expected rising numbers"),
-        ("one-shot-admm", {"start_density": 0.05}, r"method\.start_density: expected at least the density, 0\.1"),
+        ("one-shot-admm", {"start_density": 0.05}, r"method\.start_density: expected between the density, 0\.1"),
+        ("one-shot-admm", {"start_density": 0.6, "pattern": "2:4"}, r"what the pattern admits, 0\.5, got 0\.6"),
         ("one-shot-admm", {"bound": -0.1}, r"method\.bound"),
         ("one-shot-admm", {"tightened_by": 0.0}, r"method\.tightened_by"),
         ("one-shot-admm", {"tightening": "square"}, r"method\.schedule"),

@@ -14,7 +14,7 @@ from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
 from gossamer.sparsity import Horizon
 from gossamer.sparsity.admm import ADMM, Interval, Splitting
-from gossamer.sparsity.budgets import Funnel, Uniform
+from gossamer.sparsity.budgets import Explicit, Funnel, Uniform
 from gossamer.sparsity.quantise import levels, quantise
 from gossamer.sparsity.sets import Quantised, Redundant, Sparse
 from gossamer.sparsity.tightening import Plan, Setting, TightenedADMM
@@ -134,6 +134,34 @@ def test_training_under_the_penalty_closes_the_gap() -> None:
         optimizer.step()
         admm.after_step(step, optimizer)
     assert admm.measures()["gap"] < before / 10
+
+
+def test_nothing_draws_a_layer_that_the_set_keeps_whole() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Linear(4, 2, bias=False), nn.Linear(2, 1, bias=False)
+    model = nn.Sequential(first, last)
+    budget = Explicit(densities={"0.weight": 0.25, "1.weight": 1.0})
+    admm = made(model, density=0.4, constraint=Sparse(budget=budget))
+    kept = admm.masks()["0.weight"]
+    with torch.no_grad():
+        # What is kept moves by 1, and so does all of the layer that stays whole.
+        first.weight += kept.float()
+        last.weight += 1.0
+    cut = float(torch.where(kept, 0.0, first.weight.detach()).square().sum())
+    assert float(admm.penalty(model).detach()) == pytest.approx(0.5 * (int(kept.sum()) + cut))
+    admm.penalty(model).backward()
+    assert last.weight.grad is None
+    assert admm.splitting.copy.keys() == {"0.weight"}
+    assert (admm.masks()["1.weight"].sum(), admm.masks().kept) == (2, 4)
+    admm.after_step(1, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert admm.finalize(model).masks.kept == 4
+
+
+def test_a_network_that_is_kept_whole_is_trained_without_a_penalty() -> None:
+    model = line(1.0, 2.0)
+    admm = made(model, density=1.0)
+    assert float(admm.penalty(model)) == admm.measures()["gap"] == 0.0
+    assert admm.finalize(model).density == 1.0
 
 
 def test_no_two_filters_are_near_each_other_in_the_redundant_set() -> None:

@@ -28,6 +28,10 @@ def values(method: str, **options: Any) -> dict[str, Any]:
         ("pwoa", {"density": 0.01}, "method.density"),
         ("magnitude", {"budget": "er"}, "scope: layer"),
         ("one-shot-admm", {"phi": 0.2}, "set: redundant"),
+        ("one-shot-admm", {"density": 0.001, "scope": "layer"}, "at least one of its"),
+        ("one-shot-admm", {"density": 0.001, "scope": "layer", "pattern": "filter"}, "at least one of its"),
+        ("robust-subnet", {"density": 0.001, "stages": 4, "budget": "uniform"}, "at least one of its"),
+        ("channels", {"density": 0.0001}, "a channel in every layer"),
         ("one-shot-admm", {"set": "funnel", "scope": "layer"}, "funnel"),
     ],
 )

@@ -77,30 +77,40 @@ class Slimming:
         example = scene.place.images(torch.zeros(1, *scene.data.image_shape, device=scene.place.device))
         _remove(model, example, self._share(model, example), all_layers=self._all_layers)
 
+    def rehearse(self, model: nn.Module, image_shape: tuple[int, ...]) -> None:
+        """Raise ConfigError where no network of such channels is small enough, or none fits together."""
+        example = torch.zeros(1, *image_shape)
+        # The shares that bisection tries while nothing fits.
+        if not any(self._fits(model, example, 1 - 0.5**halvings) for halvings in range(1, HALVINGS + 1)):
+            raise self._too_large()
+
     def sparsifier(self) -> Sparsifier:
         """Return what trains the slim network."""
         return Slimmed(self._parent)
 
     def _share(self, model: nn.Module, example: torch.Tensor) -> float:
-        """Return the smallest share of channels to remove that meets the density, by bisection."""
+        """Return the smallest share of channels to remove that meets the density, by bisection; raises ConfigError."""
         low, high = 0.0, 1.0
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (low, middle) if self._fits(model, example, middle) else (middle, high)
         if not self._fits(model, example, high):
-            raise ConfigError(
-                "method.density",
-                expected="a density that leaves a channel in every layer",
-                got=self._density,
-                remedy="raise it, or prune weights instead of channels",
-            )
+            raise self._too_large()
         return high
+
+    def _too_large(self) -> ConfigError:
+        return ConfigError(
+            "method.density",
+            expected="a density that leaves a channel in every layer",
+            got=self._density,
+            remedy="raise it, or prune weights instead of channels",
+        )
 
     def _fits(self, model: nn.Module, example: torch.Tensor, share: float) -> bool:
         trial = copy.deepcopy(model)
         _remove(trial, example, share, all_layers=self._all_layers)
         _refuse_broken(trial, example)
-        return _count(trial) <= self._density * self._parent
+        return _count(trial) <= self._density * _count(model)
 
 
 def _count(model: nn.Module) -> int:

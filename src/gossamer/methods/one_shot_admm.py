@@ -45,11 +45,15 @@ class Until:
 
 
 class WhileFalling:
-    """Stop at the first epoch behind the planned ones whose adversarial loss is not noticeably below the one before."""
+    """Stop at the first epoch behind the planned ones whose adversarial loss is not noticeably below the one before.
 
-    def __init__(self, epochs: int, least_fall: float) -> None:
+    density: no stop before an epoch that trained towards it, which a plan that waits may put off.
+    """
+
+    def __init__(self, epochs: int, least_fall: float, density: float) -> None:
         self._epochs = epochs
         self._least_fall = least_fall
+        self._density = density
         self._loss: float | None = None
 
     def __call__(self, epoch: int, metrics: Metrics) -> Verdict:
@@ -57,7 +61,10 @@ class WhileFalling:
         adversarial = metrics.get("adversarial_loss")
         loss, before = metrics.get("loss") if adversarial is None else adversarial, self._loss
         self._loss = loss
-        if epoch + 1 < self._epochs or loss is None or before is None:
+        present = metrics.get("sparsifier/density")
+        if epoch + 1 < self._epochs or (present is not None and present > self._density):
+            return GO
+        if loss is None or before is None:
             return GO
         if loss < before * (1.0 - self._least_fall):
             return GO
@@ -81,9 +88,11 @@ class OneShotADMM:
     magnitude pruning. eps: shares of the threat's radius, one an equal stage (published: thirds); steps: of the attack,
     from the first on anew in each stage, each for `steps_epochs` epochs, the last one to its end (published: 7, 14,
     21). For both, None: as published where the attack has such a field; empty: the attack's own.
-    start_density, tightening, tightened_by: density falls from the first to `density` along a schedule, over that share
-    of the epochs. bound: None follows the sequences; a share tightens only after an epoch whose adversarial loss rose
-    by no more than that. extra_epochs: at most so many more while the adversarial loss falls by `least_fall` an epoch.
+    start_density, tightening, tightened_by: density falls from the first (None: all that the pattern admits) to
+    `density` along a schedule, over that share of the epochs. bound: None follows the sequences; a share tightens only
+    after an epoch whose adversarial loss rose by no more than that. extra_epochs: at most so many more while the
+    adversarial loss falls by `least_fall` an epoch, or while a plan that waited has not come to the density; what is
+    still missing at the end, the projection cuts.
     update_steps: steps between two updates of the copy and the dual, None: an epoch.
     """
 
@@ -100,7 +109,7 @@ class OneShotADMM:
     eps: Sequence[float] | None = None
     steps: Sequence[int] | None = None
     steps_epochs: int = 1
-    start_density: float = 1.0
+    start_density: float | None = None
     tightening: str = "cubic"
     tightened_by: float = 0.5
     bound: float | None = None
@@ -108,14 +117,16 @@ class OneShotADMM:
     least_fall: float = 0.01
 
     def __post_init__(self) -> None:
-        check_density(self.start_density, "method.start_density")
+        if self.start_density is not None:
+            check_density(self.start_density, "method.start_density")
         check_scope(self.scope, self.budget)
         self._refuse_idle_options()
         self._sparsifier(1, (), ())
         check_epochs("method.steps_epochs", self.steps_epochs)
-        density_at(self.tightening, 0.0, start=self.start_density, end=self.density)
-        if self.start_density < self.density:
-            self._refuse("start_density", f"at least the density, {self.density}", "leave it out to start dense")
+        density_at(self.tightening, 0.0, start=self._start, end=self.density)
+        if not self.density <= self._start <= self._densest:
+            admitted = f"between the density, {self.density}, and what the pattern admits, {self._densest:g}"
+            self._refuse("start_density", admitted, "leave it out to start as dense as may be")
         eps, steps = self.eps or (), self.steps or ()
         if any(not 0.0 < share <= 1.0 for share in eps) or list(eps) != sorted(eps):
             self._refuse("eps", "rising shares of the threat's eps in (0, 1]", "write [0.5, 1.0]")
@@ -166,7 +177,7 @@ class OneShotADMM:
             )
 
     def _monitors(self, base: Phase) -> list[Any]:
-        return [*base.monitors(), WhileFalling(base.epochs, self.least_fall)]
+        return [*base.monitors(), WhileFalling(base.epochs, self.least_fall, self.density)]
 
     def _radii(self, base: Phase) -> tuple[float, ...]:
         """Return the radius of each stage; raises ConfigError where the attack has none and stages are asked for."""
@@ -208,7 +219,15 @@ class OneShotADMM:
 
     def _density_at(self, share: float) -> float:
         progress = share / self.tightened_by
-        return density_at(self.tightening, progress, start=self.start_density, end=self.density)
+        return density_at(self.tightening, progress, start=self._start, end=self.density)
+
+    @property
+    def _densest(self) -> float:
+        return make_pattern(self.pattern).densest
+
+    @property
+    def _start(self) -> float:
+        return self._densest if self.start_density is None else self.start_density
 
     def _constraint(self) -> ConstraintSet:
         if self.set == "funnel":

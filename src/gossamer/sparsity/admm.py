@@ -52,7 +52,9 @@ class Splitting:
         self.dual = {name: torch.zeros_like(value) for name, value in self.copy.items()}
 
     def penalty(self, weights: Weights) -> Tensor:
-        """Return rho / 2 * ||W - Z + U||^2, a scalar with a graph."""
+        """Return rho / 2 * ||W - Z + U||^2, a scalar with a graph; 0 where there is nothing to draw."""
+        if not weights:
+            return torch.zeros(())
         gaps = [(weight - self.copy[name] + self.dual[name]).square().sum() for name, weight in weights.items()]
         return self.rho / 2 * torch.stack(gaps).sum()
 
@@ -119,6 +121,7 @@ class ADMM(NoSparsifier):
     constraint: the set, given a density; rho, rho_factor, dual_first: as in `Splitting`; interval: between two updates
     of Z and U. What is finalised is the projection of W onto the set; ships: the last step of the phase projects W
     itself, so that what trained and what ships are one. Of averaged weights too it is the projection that ships.
+    Layers that the set keeps whole at that density have neither Z nor U: nothing draws them.
     """
 
     averaged: Averaged = "trainable"
@@ -143,6 +146,7 @@ class ADMM(NoSparsifier):
         self._ships = ships
         self._steps = 0
         self._end: int | None = None
+        self._free: frozenset[str] = frozenset()
 
     @property
     def present_density(self) -> float:
@@ -150,26 +154,32 @@ class ADMM(NoSparsifier):
         return self.density
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
-        """Start from the projection of the weights as they stand, and U = 0."""
+        """Start from the projection of the weights as they stand, and U = 0; raises ConfigError.
+
+        The final density is tried as well: a set that cannot hold it is found out before training.
+        """
         super().attach(model, draws, horizon)
         self._steps = self._interval.steps(horizon)
         self._end = None if horizon is None else horizon.steps
-        self.splitting.start(self._project(self._weights()))
+        self._free = self._constraint.free(_detached(self._weights()), self.density)
+        self.splitting.start(self._project(self._drawn()))
 
     def penalty(self, model: nn.Module) -> Tensor:
         """Return what draws the weights towards their sparse copy."""
-        return self.splitting.penalty(self._weights())
+        return self.splitting.penalty(self._drawn())
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Move Z and U at the end of an interval; where W ships, bring it into the set at the end of the phase."""
         if (step + 1) % self._steps == 0:
-            self.splitting.update(self._weights(), self._project)
+            self.splitting.update(self._drawn(), self._project)
         if self._ships and step + 1 == self._end:
             _write(self._weights(), self._inside(self._weights()))
 
     def measures(self) -> Mapping[str, float]:
-        """Return rho, and how far the weights are from their copy: ||W - Z|| / ||W||."""
-        weights = self._weights()
+        """Return rho, and how far the weights that are drawn are from their copy: ||W - Z|| / ||W||."""
+        weights = self._drawn()
+        if not weights:
+            return {"rho": self.splitting.rho, "gap": 0.0}
         with torch.no_grad():
             gaps = [(weight - self.splitting.copy[name]).square().sum() for name, weight in weights.items()]
             norms = [weight.square().sum() for weight in weights.values()]
@@ -177,8 +187,9 @@ class ADMM(NoSparsifier):
         return {"rho": self.splitting.rho, "gap": gap}
 
     def masks(self) -> Masks:
-        """Return what the sparse copy keeps."""
-        return Masks({name: value != 0 for name, value in self.splitting.copy.items()})
+        """Return what the sparse copy keeps, and all of a layer without one."""
+        whole = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self._weights().items()}
+        return Masks({**whole, **{name: value != 0 for name, value in self.splitting.copy.items()}})
 
     def finalize(self, model: nn.Module) -> Finalised:
         """Return a plain copy, projected onto the set at the final density."""
@@ -200,8 +211,13 @@ class ADMM(NoSparsifier):
     def _weights(self) -> dict[str, Tensor]:
         return {layer.name: layer.parameter for layer in self._layers}
 
+    def _drawn(self) -> dict[str, Tensor]:
+        return {name: weight for name, weight in self._weights().items() if name not in self._free}
+
     def _project(self, weights: Weights) -> dict[str, Tensor]:
-        return self._constraint(_detached(weights), self.present_density)
+        """Return the projection of the drawn weights; the others count in what the set divides."""
+        inside = self._constraint(_detached({**self._weights(), **weights}), self.present_density)
+        return {name: inside[name] for name in weights}
 
     def _inside(self, weights: Weights) -> dict[str, Tensor]:
         return self._constraint(_detached(weights), self.density)

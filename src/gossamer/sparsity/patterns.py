@@ -26,6 +26,11 @@ PatternSpec: TypeAlias = str | Mapping[str, object]
 class Pattern(Protocol):
     """A shape in which weights are kept or dropped together; two are equal where their fields are."""
 
+    @property
+    def densest(self) -> float:
+        """The highest density that it admits."""
+        ...
+
     def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
         """Return which weights are kept; scores: >= 0, of every layer in its kernel's shape.
 
@@ -37,6 +42,11 @@ class Pattern(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Irregular:
     """Every weight by itself; keeps the budget exactly."""
+
+    @property
+    def densest(self) -> float:
+        """All of them."""
+        return 1.0
 
     def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
         """Return the weights of the highest scores."""
@@ -57,6 +67,11 @@ class Tiles:
 
     height: int | None = None
     width: int | None = None
+
+    @property
+    def densest(self) -> float:
+        """All of them."""
+        return 1.0
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -130,14 +145,19 @@ class NofM:
                 "method.pattern", expected="n of m with 1 <= n <= m", got=f"{self.n}:{self.m}", remedy="write 2:4"
             )
 
+    @property
+    def densest(self) -> float:
+        """What n of m are."""
+        return self.n / self.m
+
     def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
         """Return the weights that are kept; raises ConfigError for a density above n / m."""
-        if density > self.n / self.m:
+        if density > self.densest:
             raise ConfigError(
                 "method.density",
-                expected=f"at most {self.n / self.m:g}, which is all that {self.n}:{self.m} admits",
+                expected=f"at most {self.densest:g}, which is all that {self.n}:{self.m} admits",
                 got=density,
-                remedy=f"write density: {self.n / self.m:g}",
+                remedy=f"write density: {self.densest:g}",
             )
         admitted = {name: self._admit(score) for name, score in scores.items()}
         within = {name: torch.where(admitted[name], score, -torch.inf) for name, score in scores.items()}

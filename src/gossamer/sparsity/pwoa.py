@@ -54,7 +54,7 @@ class EpochwiseADMM(ADMM):
         if within or done >= self._epochs:
             return
         if done % self._every == 0:
-            self.splitting.update(self._weights(), self._project)
+            self.splitting.update(self._drawn(), self._project)
             self.splitting.rho = min(self._most, self.splitting.rho)
         elif self._restart:
-            self.splitting.copy = self._project(self._weights())
+            self.splitting.copy = self._project(self._drawn())

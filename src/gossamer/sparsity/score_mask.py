@@ -116,7 +116,10 @@ class ScoreMask(NoSparsifier):
         self._entered = torch.tensor(0)
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
-        """Freeze the model but for scores (and, where they learn, batch norms), and choose the first subnetwork."""
+        """Freeze the model but for scores (and, where they learn, batch norms), and choose the first subnetwork.
+
+        The final density is tried as well: a budget that cannot hold it is found out before training.
+        """
         super().attach(model, draws, horizon)
         self._steps = self._steps_ahead(horizon)
         self._budget = settled(self._budget, model, horizon)
@@ -128,6 +131,7 @@ class ScoreMask(NoSparsifier):
             with torch.no_grad():
                 layer.parameter.copy_(scores)
             layer.parameter.requires_grad_(True)
+        self._chosen(self.density)
         self.refresh()
 
     @torch.no_grad()

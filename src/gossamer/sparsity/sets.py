@@ -23,6 +23,10 @@ class ConstraintSet(Protocol):
         """How the density asked for binds."""
         ...
 
+    def free(self, weights: Mapping[str, Tensor], density: float) -> frozenset[str]:
+        """Return the layers of which every weight may be kept as it is; raises ConfigError for what cannot be met."""
+        ...
+
     def __call__(self, weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
         """Return the weights brought into the set, layer by layer; idempotent."""
         ...
@@ -39,6 +43,13 @@ class Sparse:
     def contract(self) -> BudgetContract:
         """Single weights fill the budget, whole tiles stay below it."""
         return "exact" if self.pattern == IRREGULAR else "at-most"
+
+    def free(self, weights: Mapping[str, Tensor], density: float) -> frozenset[str]:
+        """Return the layers whose own budget takes in all of them; all layers where the network's does."""
+        masks = self.pattern({name: torch.ones_like(weight) for name, weight in weights.items()}, density, self.budget)
+        whole = frozenset(name for name in weights if bool(masks[name].all()))
+        # Competing, a layer that stays whole does so by its weights.
+        return whole if self.budget is not None or len(whole) == len(weights) else frozenset()
 
     def __call__(self, weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
         """Return the nearest weights of the set."""
@@ -66,6 +77,11 @@ class Redundant:
     def contract(self) -> BudgetContract:
         """What is redundant goes on top of the budget."""
         return "at-most"
+
+    def free(self, weights: Mapping[str, Tensor], density: float) -> frozenset[str]:
+        """Filters of any layer may come too near to each other."""
+        self.within.free(weights, density)
+        return frozenset()
 
     def __call__(self, weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
         """Return the sparse weights without redundant filters."""
@@ -96,6 +112,11 @@ class Quantised:
     def contract(self) -> BudgetContract:
         """A value may move to zero only by chance."""
         return self.within.contract
+
+    def free(self, weights: Mapping[str, Tensor], density: float) -> frozenset[str]:
+        """Every layer has few values."""
+        self.within.free(weights, density)
+        return frozenset()
 
     def __call__(self, weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
         """Return the sparse weights with few values."""

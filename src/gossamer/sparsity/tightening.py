@@ -98,7 +98,7 @@ class TightenedADMM(ADMM):
         # Nothing is worse than an unknown loss: the first epoch moves on.
         if self._bound is None or not loss > self._loss * (1.0 + self._bound):
             self._position += 1
-            self.splitting.project(self._weights(), self._project)
+            self.splitting.project(self._drawn(), self._project)
         self._loss = loss
 
     def measures(self) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -26,6 +26,15 @@ Penalty: TypeAlias = Callable[[nn.Module], Tensor]
 
 def fresh(model: nn.Module, scene: "Scene") -> None:
     """Start from the model's own initial weights."""
+
+
+@runtime_checkable
+class Rehearsed(Protocol):
+    """A start that can tell beforehand what it could not do to such a network."""
+
+    def rehearse(self, model: nn.Module, image_shape: tuple[int, ...]) -> None:
+        """Raise ConfigError; model: a throwaway one, untrained; image_shape: (C, H, W)."""
+        ...
 
 
 @dataclass(frozen=True)
