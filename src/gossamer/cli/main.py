@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": Command("gossamer.cli.evaluate", "evaluate", "attack a run, or a model of your own"),
     "audit": Command("gossamer.cli.audit", "audit", "say whether a robust accuracy can be trusted, and why"),
     "protocol": Command("gossamer.cli.protocol", "protocol", "measure runs by a protocol of the field"),
+    "explain": Command("gossamer.cli.explain", "explain", "show where networks look: input gradients and Grad-CAM"),
     "export": Command("gossamer.cli.export", "export", "write a run as a file for devices: sparse, C, ONNX, torch"),
     "verify": Command("gossamer.cli.verify", "verify", "compare and attack an artifact as it ships"),
     "bench": Command("gossamer.cli.bench", "bench", "time artifacts beside dense engines"),

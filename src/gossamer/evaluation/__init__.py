@@ -4,6 +4,7 @@ from gossamer.evaluation.adapters import NumpyModel, as_module
 from gossamer.evaluation.checks import check_clean, check_subject
 from gossamer.evaluation.curve import SecurityCurve, security_curve
 from gossamer.evaluation.evaluate import evaluate
+from gossamer.evaluation.explanations import explain
 from gossamer.evaluation.judge import Outcome, judge
 from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.onnx_model import OnnxModel
@@ -27,6 +28,7 @@ __all__ = [
     "check_subject",
     "describe_network",
     "evaluate",
+    "explain",
     "judge",
     "make_panel",
     "merge",

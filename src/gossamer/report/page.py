@@ -12,6 +12,7 @@ from gossamer.report.audits import audit_of
 from gossamer.report.cards import Card, cards
 from gossamer.report.caveats import caveats
 from gossamer.report.comparison import comparison
+from gossamer.report.explanations import SIDE_BY_SIDE, explained
 from gossamer.report.figures import Figure
 from gossamer.report.groups import grouped
 from gossamer.report.latencies import latencies
@@ -96,6 +97,8 @@ def render(
         few=len(views) <= FEW,
         picked=PICKED,
         security=security,
+        explained=explained(views, rows, anchors),
+        side_by_side=SIDE_BY_SIDE,
         parts=below,
         caveats=caveats(views, measured),
         most_caveats=_MOST_CAVEATS,

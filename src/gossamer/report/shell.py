@@ -38,7 +38,7 @@ def rendered(
         broad=broad,
         figures=_packed(json.dumps({"drawn": figures, "looks": looks()}, separators=(",", ":"))),
         style=Markup(_resource("page.css")),
-        script=Markup(_resource("table.js") + _resource("page.js")),
+        script=Markup(_resource("table.js") + _resource("explained.js") + _resource("page.js")),
         plotly=_packed_plotly(),
         **values,
     )

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from gossamer.errors import ConfigError, GossamerError
-from gossamer.runs import RunFolder, atomic, metrics, panel, results, status
+from gossamer.runs import RunFolder, atomic, explanations, metrics, panel, results, status
+from gossamer.runs.explanations import Explanations
 from gossamer.runs.measured import Measured, measured_files, read_measured
 from gossamer.runs.panel import Panel
 from gossamer.runs.results import Evaluation, Network
@@ -35,6 +36,7 @@ class RunView:
     panels: dict[str, Panel]
     measured: list[Measured]
     timings: list[Timings] = field(default_factory=list[Timings])
+    explanations: Explanations | None = None
     notes: list[str] = field(default_factory=list[str])
 
     @property
@@ -95,6 +97,7 @@ def _view(run: RunFolder, name: str) -> RunView:
         timings=[
             record for path in timing_files(run) if (record := attempt(lambda path=path: read_timings(path), None))
         ],
+        explanations=attempt(lambda: explanations.read(run), None) if explanations.path_of(run).exists() else None,
         notes=notes,
     )
     notes.extend(_missing(view))
