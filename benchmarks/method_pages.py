@@ -15,6 +15,8 @@ from method_rows import SCALES
 PAGES = Path(__file__).parent.parent / "docs" / "methods"
 BEGIN, END = "<!-- measured: begin, written by benchmarks/method_pages.py -->", "<!-- measured: end -->"
 CONTROL = "random"
+BESIDE = {"early-mask": ("rewinding", "rewinding, random")}
+"""Rows of other pages that a page's tables have too: what its question is asked against."""
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE)
 
 LEFT, TOP, HEIGHT, BAR, GAP = 46, 34, 130, 15, 26
@@ -72,7 +74,8 @@ def written(folder: Path, page: str, found: Mapping[str, Any], rows: Sequence[st
     if BEGIN not in text:
         text = f"{text.rstrip()}\n\n## Measured\n\n{BEGIN}\n{END}\n"
     head, _, rest = text.partition(BEGIN)
-    block = "\n\n".join([*(_table(result, rows) for result in found.values()), _caption(page)])
+    shown = (*rows, *BESIDE.get(page, ()))
+    block = "\n\n".join([*(_table(result, shown) for result in found.values()), _caption(page)])
     return {
         path: f"{head}{BEGIN}\n\n{block}\n\n{END}{rest.partition(END)[2]}",
         folder / "pictures" / f"{page}.svg": picture(found, rows),

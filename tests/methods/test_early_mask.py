@@ -9,8 +9,14 @@ import phases_on_digits as small
 from gossamer.errors import ConfigError
 from gossamer.methods.early_mask import EarlyMask
 from gossamer.methods.early_scores import EARLY_SCORES, _linearised, enough_batches, synflow
+from gossamer.methods.protocol import Method
+from gossamer.methods.rewinding import Rewinding
 from gossamer.objectives.natural import Natural
+from gossamer.runs import atomic
 from gossamer.sparsity import targets
+from gossamer.training.averages import AverageSpec
+from gossamer.training.phases import Phase
+from gossamer.training.run import run_phases
 from gossamer.training.scene import Scene
 
 
@@ -138,6 +144,36 @@ def test_scoring_keeps_the_budget_and_the_batch_norm_statistics(score: str, tmp_
     for name, value in model.state_dict().items():
         assert torch.equal(value, fresh[name]) or (name.endswith("weight") and value.ndim > 1)
         assert torch.equal(value[value != 0], fresh[name][value != 0])
+
+
+def trained(folder: Path, method: Method, base: Phase) -> dict[str, dict[str, Tensor]]:
+    job = small.job(folder / "run")
+    run_phases(method.phases(base, "digits-cnn"), small.network, job)
+    return {path.stem: atomic.read_safetensors(path) for path in job.run.states.glob("*.safetensors")}
+
+
+def test_a_later_mask_starts_from_the_state_that_rewinding_goes_back_to(tmp_path: Path) -> None:
+    # After the first drop of the rate, with an average that the whole training has begun by then.
+    base = small.phase(epochs=4, average=AverageSpec(decay=0.9, start=1))
+    early = trained(tmp_path / "early", EarlyMask(density=0.1, at_epoch=3), base)
+    rewound = trained(tmp_path / "rewound", Rewinding(density=0.1, rewind_epoch=3), base)
+    state, expected = early["train.epoch-3"], rewound["train.epoch-3"]
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+    masked, final = early["choose.end"], early["final"]
+    kernels = [layer.name for layer in targets(small.network())]
+    assert all(torch.equal(masked[name], torch.where(masked[name] != 0, state[name], 0.0)) for name in kernels)
+    assert all(torch.equal(masked[name], value) for name, value in state.items() if name not in kernels)
+    assert all(torch.equal(final[name] != 0, masked[name] != 0) for name in kernels)
+    assert sum(int((final[name] != 0).sum()) for name in kernels) == int(0.1 * 58_656)
+
+
+def test_what_follows_a_later_mask_is_the_first_round_of_rewinding(tmp_path: Path) -> None:
+    base = small.phase(epochs=8)
+    dense, choose, masked = EarlyMask(density=0.1, at_epoch=3).phases(base, "digits-cnn")
+    train, again = Rewinding(density=0.1, rewind_epoch=3).phases(base, "digits-cnn")
+    assert (dense.name, dense.epochs, choose.epochs) == (train.name, 3, 0)
+    assert (masked.name, masked.epochs, masked.schedule) == (again.name, again.epochs, again.schedule)
 
 
 def test_ten_images_a_class_are_scored(tmp_path: Path) -> None:

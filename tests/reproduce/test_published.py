@@ -16,7 +16,7 @@ EXPECTED = {
     "robust-subnet": {"table-1", "table-2", "table-3", "figure-1", "figure-2"},
     "rewinding": {
         *("figure-4-1", "figure-4-2", "figure-B-1", *(f"figure-C-{i}" for i in range(1, 9)), "section-4.2"),
-        *("open-nonzeros", "open-eps", "open-replicates"),
+        *("open-nonzeros", "open-eps", "open-replicates", "open-early-masks"),
     },
     "rsr": {*(f"table-{i}" for i in range(1, 6)), "figure-1", "figure-2a", "figure-2b", "figure-2c"},
     "one-shot-admm": {

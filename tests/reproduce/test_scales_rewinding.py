@@ -1,6 +1,7 @@
 """How rewinding and one-shot ADMM are rebuilt: the places of their entries, and what is read of stages and epochs."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ def pair(study: Study, **fields: Any) -> list[Case]:
 def test_a_dense_place_is_the_network_that_sparse_ones_were_cut_from() -> None:
     phases = [run.phases for run in plan(pair(study_of("rewinding", "smoke"))).runs]
     assert phases[0] == phases[1][:1]
+
+
+def test_early_masks_share_their_first_epochs_and_stand_beside_the_masks_of_other_figures() -> None:
+    study = study_of("rewinding", "smoke")
+    graph = plan(expand(study.sweeps["early-masks"]))
+    # Of three scores at two densities: six initial networks and six of the third epoch, which are one until then.
+    assert Counter((node.name, node.epochs) for node in graph.phases.values()) == {
+        ("train", 22): 1 + 6,
+        ("train", 3): 1,
+        ("choose", 0): 12,
+        ("round-1", 22): 4 + 6,
+    }
+    assert {node.publish for node in graph.phases.values() if node.name == "train" and node.used_by > 1} == {(3,)}
+    elsewhere = {run_name(case.recipe) for case in expand(study.sweeps["grid"])}
+    shared = {str(run.labels[0]["mask"]) for run in graph.runs if run.name in elsewhere}
+    assert shared == {"magnitude-8", "random-8"}
 
 
 @pytest.mark.long

@@ -32,6 +32,7 @@ def test_the_last_cut_falls_on_the_end_whatever_the_interval() -> None:
     pruning = attached(two_layers(), 6, every=100)
     assert [done for done in range(1, 7) if pruning.due(done)] == [4]
     assert [done for done in range(1, 7) if attached(two_layers(), 6, begin=0.0, end=0.0).due(done)] == [1]
+    assert [done for done in range(1, 101) if attached(two_layers(), 100, begin=0.09, end=0.09).due(done)] == [9]
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])

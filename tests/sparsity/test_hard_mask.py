@@ -32,6 +32,14 @@ def test_the_largest_of_all_layers_together_are_kept() -> None:
     assert mask.masks().kept_per_layer == {"0.weight": 2, "1.weight": 1}
 
 
+def test_relative_magnitudes_compare_layers_of_different_size() -> None:
+    # Means of 8.5 and 1.5: 1.18, 1.06, 0.94, 0.82 against 1.33, 0.67.
+    model = nn.Sequential(dense([[10.0, -9.0], [8.0, 7.0]]), dense([[2.0, -1.0]]))
+    HardMask(density=0.5, score="relative").attach(model, Draws())
+    assert model[0].weight.tolist() == [[10.0, -9.0], [0.0, 0.0]]
+    assert model[1].weight.tolist() == [[2.0, 0.0]]
+
+
 def test_the_largest_of_each_layer_are_kept() -> None:
     model = two_layers()
     HardMask(density=0.5, scope="layer").attach(model, Draws())
@@ -198,7 +206,7 @@ def test_without_a_sparsifier_every_weight_is_kept() -> None:
 def test_an_unknown_scope_or_score_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method\.scope"):
         HardMask(density=0.5, scope="channel")
-    with pytest.raises(ConfigError, match="score: expected one of magnitude, random, got taylor"):
+    with pytest.raises(ConfigError, match="score: expected one of magnitude, relative, random, got taylor"):
         HardMask(density=0.5, score="taylor").attach(two_layers(), Draws())
 
 

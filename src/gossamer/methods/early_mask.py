@@ -12,15 +12,17 @@ from torch import nn
 
 from gossamer.errors import ConfigError
 from gossamer.methods.early_scores import EARLY_SCORES, enough_batches
+from gossamer.methods.rewinding import TRAIN, round_name
+from gossamer.methods.stretches import beginning
 from gossamer.sparsity import HeldMask
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.choose import best_of_all
 from gossamer.sparsity.masks import apply_masks
 from gossamer.training.optimizers import OptimizerSpec
-from gossamer.training.phases import FromState, Phase
+from gossamer.training.phases import FromState, Phase, epoch_state
 from gossamer.training.scene import Scene
 
-WARM_UP, CHOOSE = "warm-up", "choose"
+CHOOSE = "choose"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +30,9 @@ class EarlyMask:
     """Keep int(density * N) weights of the whole network, those of the highest early score.
 
     score: snip, grasp or synflow; the first two read the gradient of the recipe's own loss on batches attacked as in
-    training. at_epoch: trained so long before the scores are taken, 0 for the initial weights; training then starts
-    from those weights with the whole schedule, as rewinding does. batches: how many are scored; None: ten images a
-    class.
+    training. at_epoch: scores are taken after so many epochs of the recipe's own training, 0 for the initial weights;
+    training then starts from those weights with the whole schedule, as rewinding does from the same ones. batches: how
+    many are scored; None: ten images a class.
     """
 
     density: float
@@ -55,7 +57,11 @@ class EarlyMask:
         return OptimizerSpec(weight_decay=1e-4)
 
     def phases(self, base: Phase, model: str) -> Sequence[Phase]:
-        """Return training up to the epoch (where asked for), scoring, and training under the mask."""
+        """Return training up to the epoch (where asked for), scoring, and training under the mask.
+
+        The first epochs are those of rewinding's dense training, to the bit, and what follows has the batches and
+        attacks of its first round, so that masks alone differ. Raises ConfigError.
+        """
         if self.at_epoch >= base.epochs:
             raise ConfigError(
                 "method.at_epoch",
@@ -64,15 +70,15 @@ class EarlyMask:
                 remedy="score earlier, or train longer",
             )
         choose = replace(base, name=CHOOSE, epochs=0, start=self._choose, probes=(), select=None, average=None)
-        train = replace(base, start=FromState(f"{CHOOSE}.end"), sparsifier=HeldMask)
+        masked = replace(base, start=FromState(f"{CHOOSE}.end"), sparsifier=HeldMask)
         if self.at_epoch == 0:
-            return (choose, train)
-        warm_up = replace(base, name=WARM_UP, epochs=self.at_epoch, select=None, average=None)
-        return (warm_up, choose, train)
+            return (choose, masked)
+        dense = replace(beginning(base, self.at_epoch), name=TRAIN, publish=(*base.publish, self.at_epoch))
+        return (dense, choose, replace(masked, name=round_name(1)))
 
     def _choose(self, model: nn.Module, scene: Scene) -> None:
         if self.at_epoch:
-            FromState(f"{WARM_UP}.end")(model, scene)
+            FromState(epoch_state(TRAIN, self.at_epoch))(model, scene)
         before = {name: value.detach().clone() for name, value in model.state_dict().items()}
         batches = self.batches or enough_batches(scene)
         scores = EARLY_SCORES[self.score](model, scene, self.density, batches)

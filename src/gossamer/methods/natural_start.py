@@ -1,27 +1,15 @@
 """The first epochs of a training on clean images alone, before its own objective takes over."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gossamer.errors import ConfigError
 from gossamer.methods.drawing import clean
+from gossamer.methods.stretches import beginning, rest
 from gossamer.objectives.natural import Natural
 from gossamer.training.phases import Phase, Start
-from gossamer.training.schedules import Continued, Schedule
 
 NATURAL = "natural"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opening:
-    """Another schedule as if training went on for `epochs`: the beginning of a longer one."""
-
-    schedule: Schedule
-    epochs: int
-
-    def __call__(self, step: int, total: int, per_epoch: int) -> float:
-        """Return the other schedule's factor, counted in the whole training."""
-        return self.schedule(step, self.epochs * per_epoch, per_epoch)
 
 
 def after_natural_epochs(phase: Phase, epochs: int, start: Start) -> Sequence[Phase]:
@@ -39,24 +27,8 @@ def after_natural_epochs(phase: Phase, epochs: int, start: Start) -> Sequence[Ph
         )
     if epochs == 0 or isinstance(phase.objective, Natural):
         return (phase,)
-    opening = replace(
-        clean(phase),
-        name=NATURAL,
-        epochs=epochs,
-        schedule=Opening(schedule=phase.schedule, epochs=phase.epochs),
-        average=None,
-        probes=(),
-    )
-    rest = replace(
-        phase,
-        epochs=phase.epochs - epochs,
-        schedule=Continued(schedule=phase.schedule, epochs=epochs),
-        start=start,
-        average=phase.average and replace(phase.average, start=max(0, phase.average.start - epochs)),
-        perturbation=phase.perturbation
-        and replace(phase.perturbation, start=max(0, phase.perturbation.start - epochs)),
-    )
-    return (opening, rest)
+    opening = replace(beginning(clean(phase), epochs), name=NATURAL, probes=())
+    return (opening, replace(rest(phase, epochs), start=start))
 
 
 def check_natural_epochs(epochs: int | None) -> None:

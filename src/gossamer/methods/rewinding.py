@@ -4,28 +4,35 @@ Source: Frankle et al., "Stabilizing the Lottery Ticket Hypothesis", 2019; under
 control at the same epoch: Gilles, "The Lottery Ticket Hypothesis in an Adversarial Setting", MIT 2020.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_rate
 from gossamer.methods.drawing import Draw, drawn_by
+from gossamer.methods.stretches import rest
+from gossamer.seeding import Draws
 from gossamer.sparsity import HeldMask, Masks, targets
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.choose import best_of_all
 from gossamer.sparsity.masks import apply_masks
+from gossamer.sparsity.scores import score
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase, epoch_state
 from gossamer.training.scene import Scene
-from gossamer.training.schedules import Continued
 
 TRAIN = "train"
 
 Choice: TypeAlias = Literal["magnitude", "relative", "random"]
+
+
+def round_name(number: int) -> str:
+    """Return the name of the training under the mask of a round, counted from 1."""
+    return f"round-{number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,7 @@ class Rewinding:
                 density=self.density ** (number / self.rounds),
                 choose=self.choose,
             )
-            phases.append(replace(self._shortened(base), name=f"round-{number}", start=start, sparsifier=HeldMask))
+            phases.append(replace(self._again(base), name=round_name(number), start=start, sparsifier=HeldMask))
         return tuple(phases)
 
     def _dense(self, base: Phase) -> Phase:
@@ -93,11 +100,8 @@ class Rewinding:
         dense = replace(base, name=TRAIN, optimizer=optimizer, publish=(*base.publish, self.rewind_epoch))
         return drawn_by(dense, self.draw)
 
-    def _shortened(self, base: Phase) -> Phase:
-        if self.schedule == "full":
-            return base
-        schedule = Continued(schedule=base.schedule, epochs=self.rewind_epoch)
-        return replace(base, epochs=base.epochs - self.rewind_epoch, schedule=schedule)
+    def _again(self, base: Phase) -> Phase:
+        return base if self.schedule == "full" else rest(base, self.rewind_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,21 +115,14 @@ class Rewind:
 
     def __call__(self, model: nn.Module, scene: Scene) -> None:
         """Set the model's weights; raises RunError where a state is missing."""
-        trained = scene.state(self.trained)
+        model.load_state_dict(dict(scene.state(self.trained)))
+        masks = self._masks(model, scene.draws.at("random mask"))
         model.load_state_dict(dict(scene.state(self.weights)))
-        apply_masks(model, self._masks(model, trained, scene))
+        apply_masks(model, masks)
 
-    def _masks(self, model: nn.Module, trained: Mapping[str, Tensor], scene: Scene) -> Masks:
+    def _masks(self, model: nn.Module, draws: Draws) -> Masks:
         layers = targets(model)
-        keep = int(self.density * sum(layer.size for layer in layers))
-        scores = {layer.name: self._scores(layer.name, trained[layer.name], scene) for layer in layers}
-        return best_of_all(scores, keep)
-
-    def _scores(self, name: str, weight: Tensor, scene: Scene) -> Tensor:
-        if self.choose == "magnitude":
-            return weight.abs()
-        if self.choose == "relative":
-            return weight.abs() / weight.abs().mean().clamp_min(torch.finfo(weight.dtype).tiny)
-        drawn = scene.draws.at("random mask", name).uniform(weight.shape)
+        scores = score(self.choose, layers, draws)
         # What an earlier round cut stays cut.
-        return torch.where(weight == 0, -1.0, drawn)
+        left = {layer.name: torch.where(layer.weight == 0, -1.0, scores[layer.name]) for layer in layers}
+        return best_of_all(left, int(self.density * sum(layer.size for layer in layers)))

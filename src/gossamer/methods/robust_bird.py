@@ -11,8 +11,8 @@ from typing import Any, Literal
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs
 from gossamer.methods.drawing import Draw, drawn_by
-from gossamer.methods.natural_start import Opening
 from gossamer.methods.rewinding import Rewind
+from gossamer.methods.stretches import beginning
 from gossamer.sparsity import HeldMask
 from gossamer.sparsity.settling import DISTANCE, SettlingMask
 from gossamer.training.monitors import GO, Metrics, Verdict
@@ -95,16 +95,12 @@ class RobustBird:
                 remedy="leave it out",
             )
         return replace(
-            drawn_by(base, self.draw),
+            beginning(drawn_by(base, self.draw), epochs),
             name=DRAW,
-            epochs=epochs,
-            schedule=Opening(schedule=base.schedule, epochs=base.epochs),
             sparsifier=self._settling,
             publish=(0,) if self.weights == "initial" else (),
-            average=None,
             probes=(),
             monitors=self._monitors,
-            select=None,
         )
 
     def _settling(self) -> SettlingMask:

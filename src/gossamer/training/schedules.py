@@ -108,6 +108,18 @@ class Warmup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Opening:
+    """Another schedule as if training went on for `epochs`: the beginning of a longer one."""
+
+    schedule: Schedule
+    epochs: int
+
+    def __call__(self, step: int, total: int, per_epoch: int) -> float:
+        """Return the other schedule's factor, counted in the whole training."""
+        return self.schedule(step, self.epochs * per_epoch, per_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Continued:
     """Another schedule from where it stood after `epochs`: what is left of a training begun elsewhere."""
 
