@@ -60,8 +60,9 @@ def rows_of_pages() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for scale in SCALES.values():
         for row in scale.rows:
-            if row.page and row.name not in found.setdefault(row.page, []):
-                found[row.page].append(row.name)
+            for page in (row.page, *row.also):
+                if page and row.name not in found.setdefault(page, []):
+                    found[page].append(row.name)
     return found
 
 
@@ -85,6 +86,7 @@ def written(folder: Path, page: str, found: Mapping[str, Any], rows: Sequence[st
 def picture(found: Mapping[str, Any], rows: Sequence[str]) -> str:
     """Return an SVG: for each scale, the share of weights that every layer keeps, beside the random control's."""
     panels: list[str] = []
+    rows = [row for row in rows if any(_kept(result, row) for result in found.values())]
     left, width = 0, 0
     for name, result in found.items():
         kept = {row: _kept(result, row) for row in dict.fromkeys((*rows, CONTROL))}

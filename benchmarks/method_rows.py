@@ -1,7 +1,7 @@
 """Which runs does the table of all methods hold? Recipes, what is changed in them, the controls, and two scales."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gossamer.recipe.load import load_recipe
@@ -12,8 +12,10 @@ class Row:
     """One line of the table.
 
     recipe: a shipped one; settings: what is changed in it; control: the row it is held against; page: of
-    docs/methods, where it is not called after the recipe's folder; why: what explains a row that stays behind its
-    control, if something does.
+    docs/methods, where it is not called after the recipe's folder; also: further pages that show it; why: what explains
+    a row that stays behind its control, or stands at another density. scales: the tables that hold it; most_seeds: how
+    many of a table's seeds at most, None for all; attacks: by the name of a table's attack, what attacks this row in
+    its place.
     """
 
     name: str
@@ -21,7 +23,15 @@ class Row:
     settings: Sequence[str] = ()
     control: str | None = "random"
     page: str = ""
+    also: Sequence[str] = ()
     why: str = ""
+    scales: Sequence[str] = ("digits", "cifar10")
+    most_seeds: int | None = None
+    attacks: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Return which of a table's seeds the row is trained with."""
+        return seeds[: self.most_seeds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +55,14 @@ class Scale:
 
 
 _DENSE = (
-    Row(name="natural", recipe="dense/digits-natural", control=None),
-    Row(name="dense", recipe="dense/digits-robust", control=None),
+    Row(name="natural", recipe="dense/digits-natural", control=None, page="dense"),
+    Row(name="dense", recipe="dense/digits-robust", control=None, page="dense"),
     Row(
         name="dense, binary",
         recipe="dense/digits-binary",
         control="dense",
         page="binary-connect",
+        also=("dense",),
         why="one bit a weight; published too, signs cost 2 to 20 points under AutoAttack",
     ),
     Row(
@@ -175,19 +186,119 @@ _VARIANTS = (
         control="edge-popup",
         page="scratch-ticket",
     ),
-    Row(name="channels, 50 %", recipe="channels/digits-50", control="dense", page="channels"),
+    Row(
+        name="channels, 50 %",
+        recipe="channels/digits-50",
+        control="dense",
+        page="channels",
+        why="at 50 %: whole channels are for a third and more; at 10 % a small dense network is left, as in its row",
+    ),
 )
+
+_AT_HALF = "at 50 %: the pattern keeps two of every four weights"
+
+# What else is published or asked for, at the scale where a run takes a minute, and with one seed.
+_BESIDE = tuple(
+    replace(row, scales=("digits",), most_seeds=1)
+    for row in (
+        # 5,773 weights, trained as the masked networks are.
+        Row(
+            name="small dense, 9.8 % of the weights",
+            recipe="random/digits-90",
+            settings=("method={name: dense}", "model.width=0.29"),
+            page="small-dense",
+            also=("dense", "channels"),
+        ),
+        Row(
+            name="random, least work",
+            recipe="random/digits-90",
+            settings=("method.budget={name: least-work, by: multiply-adds}",),
+            page="random",
+        ),
+        Row(
+            name="magnitude, 2:4 at 50 %",
+            recipe="magnitude/digits-90",
+            settings=("method.density=0.5", "method.pattern='2:4'"),
+            control="dense",
+            page="patterns",
+            also=("magnitude",),
+            why=_AT_HALF,
+        ),
+        Row(
+            name="magnitude, 4x4 blocks",
+            recipe="magnitude/digits-90",
+            settings=("method.pattern={name: block, height: 4, width: 4}",),
+            page="patterns",
+            also=("magnitude",),
+        ),
+        Row(
+            name="robust-admm, columns",
+            recipe="robust-admm/digits-90",
+            settings=("method.pattern=column",),
+            page="patterns",
+            also=("robust-admm",),
+        ),
+        Row(
+            name="robust-admm, filters at 50 %",
+            recipe="robust-admm/digits-90",
+            settings=("method.density=0.5", "method.pattern=filter", "method.linear=dense"),
+            control="dense",
+            page="patterns",
+            also=("robust-admm",),
+            why="at 50 %: at 10 % the first layer would keep one filter",
+        ),
+        Row(name="atmc, 8 bits", recipe="atmc/digits-90", settings=("method.bits=8",), page="atmc"),
+        Row(
+            name="one-shot-admm, funnel",
+            recipe="one-shot-admm/digits-90",
+            settings=("method.set=funnel",),
+            page="one-shot-admm",
+        ),
+        Row(
+            name="one-shot-admm, redundant",
+            recipe="one-shot-admm/digits-90",
+            settings=("method.set=redundant",),
+            page="one-shot-admm",
+        ),
+        Row(
+            name="one-shot-admm, quantised",
+            recipe="one-shot-admm/digits-90",
+            settings=("method.set=quantised",),
+            page="one-shot-admm",
+        ),
+        # Weights cut by their size when TwinRep cuts its products.
+        Row(
+            name="gradual, one cut",
+            recipe="gradual/digits-90",
+            settings=("method.begin=0.1", "method.end=0.1"),
+            page="twinrep",
+            also=("gradual",),
+        ),
+        Row(
+            name="scratch-ticket, switch, attacked through 10 passes",
+            recipe="scratch-ticket/digits-switch",
+            control="edge-popup",
+            page="scratch-ticket",
+            attacks={"pgd-50-10": "through_passes:pgd_50_10", "autoattack": "autoattack-rand"},
+        ),
+    )
+)
+
+
+def _rows(scale: str) -> tuple[Row, ...]:
+    return tuple(row for row in (*_DENSE, *_SPARSE, *_VARIANTS, *_BESIDE) if scale in row.scales)
+
 
 SCALES: Mapping[str, Scale] = {
     "digits": Scale(
         title="Every method on 8x8 digits, l_inf 0.15, 90 % of the weights removed",
-        rows=(*_DENSE, *_SPARSE, *_VARIANTS),
+        rows=_rows("digits"),
         attacks=(Attack(name="pgd-50-10"), Attack(name="autoattack", n=100)),
         seeds=(0, 1, 2, 3, 4),
     ),
     "cifar10": Scale(
         title="Every method on 6,400 CIFAR-10 images, l_inf 8/255, 90 % of the weights removed, a third of the epochs",
-        rows=(*_DENSE, *_SPARSE, *_VARIANTS),
+        rows=_rows("cifar10"),
         attacks=(Attack(name="pgd-50-10", n=500),),
         seeds=(0,),
         settings=(

@@ -55,7 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale, load = SCALES[options.scale], os.getloadavg()
     options.runs.mkdir(parents=True, exist_ok=True)
     seeds = scale.seeds if options.seeds is None else options.seeds
-    jobs = [Job(row=row, seed=seed, scale=scale, runs=options.runs) for seed in seeds for row in scale.rows]
+    jobs = [
+        Job(row=row, seed=seed, scale=scale, runs=options.runs)
+        for seed in seeds
+        for row in scale.rows
+        if seed in row.seeds(seeds)
+    ]
     if not options.no_runs:
         chosen = [job for job in jobs if options.only is None or job.row.name in options.only]
         with ThreadPoolExecutor(options.processes) as pool:
@@ -142,11 +147,14 @@ class Job:
     def _attack(self, folder: Path, attack: Attack) -> int:
         size = [] if attack.n is None else ["--n", str(attack.n)]
         target = self._evaluation(attack)
-        return self._run(["evaluate", str(folder), "--attack", attack.name, *size, "--json", str(target)])[0]
+        name = self.row.attacks.get(attack.name, attack.name)
+        return self._run(["evaluate", str(folder), "--attack", name, *size, "--json", str(target)])[0]
 
     def _run(self, command: Sequence[str]) -> tuple[int, float]:
         """Run a command of the program on one thread; return its exit status and processor seconds."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # Attacks of a row's own are modules beside this one.
+        found = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found}
         with (self.runs / f"{self.name}.log").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gossamer", *command], stdout=log, stderr=log, env=environment

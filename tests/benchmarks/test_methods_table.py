@@ -5,7 +5,12 @@ import pytest
 import method_pages
 import method_rows
 import methods_table
+from gossamer.attacks.registry import build
+from gossamer.recipe.build import build_data, build_model, build_phases
 from gossamer.recipe.load import load_recipe
+from gossamer.sparsity import targets
+from gossamer.threat import ThreatModel
+from gossamer.training.rehearsal import rehearse
 from method_rows import SCALES, Row
 
 ROWS = [(name, row) for name, scale in SCALES.items() for row in scale.rows]
@@ -18,6 +23,38 @@ def test_every_row_is_a_recipe_that_can_be_trained(scale, row):
     assert recipe.data.name == scale
     assert row.control is None or row.control in {other.name for other in SCALES[scale].rows}
     assert not row.page or (method_pages.PAGES / f"{row.page}.md").exists()
+
+
+DIGITS_ALONE = [row for row in SCALES["digits"].rows if row.scales == ("digits",)]
+
+
+@pytest.mark.parametrize("row", DIGITS_ALONE, ids=[row.name for row in DIGITS_ALONE])
+def test_a_row_of_the_digits_alone_can_begin_and_is_trained_once(row):
+    recipe = load_recipe(row.recipe, method_rows.settings(row, SCALES["digits"], 0))
+    parts = build_data(recipe)
+    rehearse(build_phases(recipe, parts), lambda: build_model(recipe, parts.train), parts.train)
+    assert list(row.seeds((4, 5, 6))) == [4]
+    assert row.name not in {other.name for other in SCALES["cifar10"].rows}
+
+
+def test_a_small_dense_network_has_as_many_weights_as_the_masked_ones_keep():
+    (row,) = [row for row in SCALES["digits"].rows if row.page == "small-dense"]
+    recipe = load_recipe(row.recipe, method_rows.settings(row, SCALES["digits"], 0))
+    weights = sum(layer.size for layer in targets(build_model(recipe, build_data(recipe).train)))
+    assert 0.095 * 58_656 < weights <= 0.1 * 58_656
+    assert row.name == f"small dense, {100 * weights / 58_656:.1f} % of the weights"
+
+
+def test_a_stochastic_network_is_attacked_through_the_mean_of_many_passes(tmp_path, monkeypatch):
+    (row,) = [row for row in SCALES["digits"].rows if row.attacks]
+    job = methods_table.Job(row=row, seed=0, scale=SCALES["digits"], runs=tmp_path)
+    asked = []
+    monkeypatch.setattr(methods_table.Job, "_run", lambda self, command: (asked.append(command), (0, 1.0))[1])
+    for attack in SCALES["digits"].attacks:
+        job._attack(tmp_path / "run", attack)
+    assert [command[3] for command in asked] == ["through_passes:pgd_50_10", "autoattack-rand"]
+    made = build("through_passes:pgd_50_10", ThreatModel("linf", 0.15))
+    assert (made.passes, made.attack) == (10, build("pgd-50-10", ThreatModel("linf", 0.15)))
 
 
 def test_epochs_of_every_phase_shrink_together():
@@ -90,6 +127,7 @@ def test_pages_hold_their_rows_and_pictures_and_stay_when_written_again(tmp_path
     runs = [made("random", 0, 0.5, None), made("dense", 0, 0.6, None), made("bcs", 0, 0.6)]
     methods_table.record.write(methods_table.result("digits", SCALES["digits"], runs), tmp_path)
     (tmp_path / "random.md").write_text("# Random masks\n")
+    (tmp_path / "dense.md").write_text("# Dense\n")
     (tmp_path / "bcs.md").write_text("# BCS\n\n## Cost\n\nLittle.\n")
     arguments = ["--results", str(tmp_path), "--pages", str(tmp_path)]
     assert method_pages.main([*arguments, "--check"]) == 1
@@ -102,4 +140,5 @@ def test_pages_hold_their_rows_and_pictures_and_stay_when_written_again(tmp_path
     drawn = (tmp_path / "pictures" / "bcs.svg").read_text()
     assert drawn.startswith("<svg ")
     assert drawn.count("<rect") == 1 + 2 * 2 + 2
+    assert "| dense | 1 | 0.1 |" in (tmp_path / "dense.md").read_text()
     assert page.read_text() == "# Controls\n"

@@ -1,5 +1,6 @@
 """Methods that move connections while they train: their defaults, what they refuse, and that runs resume to the bit."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,11 @@ def test_flying_bird_plus_wants_its_metric_measured_and_its_images_attacked() ->
     with pytest.raises(ConfigError, match=r"method\.validation: .*none does.*got held_out/pgd"):
         method.phases(phase, "digits-cnn")
     measured = small.phase(probes=(probe(pgd=phase.attack),))
-    assert isinstance(method.phases(measured, "digits-cnn")[0].sparsifier(), FlyingBirdPlus)
+    (made,) = method.phases(measured, "digits-cnn")
+    assert isinstance(made.sparsifier(), FlyingBirdPlus)
+    assert [list(each.attacks) for each in made.probes] == [["pgd", "pgd/loss"]]
+    by_error = build("flying-bird", density=0.1, plus=True, watched="error").phases(measured, "digits-cnn")[0]
+    assert [list(each.attacks) for each in by_error.probes] == [["pgd"]]
     renamed = build("flying-bird", density=0.1, plus=True, validation="held_out/strong")
     with pytest.raises(ConfigError, match=r"\(held_out/pgd\), got held_out/strong"):
         renamed.phases(measured, "digits-cnn")
@@ -151,6 +156,8 @@ def plus_recipe() -> dict[str, Any]:
 def test_flying_bird_plus_trains_by_what_is_held_out_and_resumes_to_the_bit(tmp_path: Path) -> None:
     seen = pairs.assert_resumes(plus_recipe, tmp_path, break_at=5)
     assert seen.contract == "reported"
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert all(line["held_out/pgd/loss"] > 0.0 for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from gossamer import write_report
 from gossamer.errors import RunError
 from gossamer.evaluation.audit.budget import BUDGETS
-from gossamer.report import audits, lines, palette, sections, words
+from gossamer.report import audits, figures, lines, palette, sections, words
 from gossamer.report.views import collect
 from gossamer.runs import atomic, records, results
 from gossamer.runs.measured import KINDS
@@ -175,6 +175,21 @@ def test_an_axis_of_whole_255ths_has_ticks_in_them():
     assert axis["tickvals"][2] == 8 / 255
     assert "tickvals" not in lines.eps_axis("linf", [0.031])
     assert "tickvals" not in lines.eps_axis("l2", [1.0])
+
+
+def test_a_loss_that_a_probe_measured_is_drawn_among_the_losses_also_where_it_is_below_1():
+    lines = [{"epoch": epoch, "loss": 1.0, "held_out/pgd": 0.5, "held_out/pgd/loss": 0.9} for epoch in (1, 2)]
+    drawn = [figure["data"] for figure in (figures.loss_curves(lines), figures.accuracy_curves(lines))]
+    assert [[trace["name"] for trace in each] for each in drawn] == [["total", "held out, pgd"], ["held out, pgd"]]
+    assert [trace["y"] for trace in drawn[0]] == [[1.0, 1.0], [0.9, 0.9]]
+
+
+def test_the_page_says_from_which_network_a_run_began(finished, tmp_path):
+    run = finished("sparse")
+    assert "starts from" not in prose(page_of(tmp_path, run))
+    about = atomic.read_json(run.env) if run.env.exists() else {}
+    atomic.write_json(run.env, {**about, "start": {"path": "runs/dense", "sha256": "ab12"}})
+    assert "starts from runs/dense, SHA-256 ab12" in prose(page_of(tmp_path, run))
 
 
 def test_a_rehearsed_autoattack_is_not_called_autoattack():

@@ -1,6 +1,7 @@
 """Moving masks: one update by hand, when they move, how many weights leave and enter."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -183,9 +184,11 @@ def plus(**options: object) -> FlyingBirdPlus:
     return bird
 
 
-def tell(bird: FlyingBirdPlus, *epochs: tuple[float | None, float | None]) -> None:
+def tell(bird: FlyingBirdPlus, *epochs: tuple[float | None, float | None], losses: Sequence[float] = ()) -> None:
+    """Tell of robust accuracies in training and on held-out images, and the loss on these: by default 1 less them."""
     for epoch, (trained, validated) in enumerate(epochs):
-        bird.after_epoch(epoch, {"robust_accuracy": trained, "held_out/pgd": validated})
+        loss = losses[epoch] if losses else None if validated is None else 1.0 - validated
+        bird.after_epoch(epoch, {"robust_accuracy": trained, "held_out/pgd": validated, "held_out/pgd/loss": loss})
 
 
 def test_the_gap_and_the_error_decide_from_half_of_the_epochs_on() -> None:
@@ -198,6 +201,21 @@ def test_the_gap_and_the_error_decide_from_half_of_the_epochs_on() -> None:
     bird = plus()
     tell(bird, (0.5, 0.4), (0.45, 0.4), (0.4, 0.38))
     assert (bird.prunes, bird.grows) == (False, True)
+
+
+def test_growth_follows_the_loss_where_the_accuracy_of_a_few_images_stands_still() -> None:
+    epochs = (0.5, 0.4), (0.45, 0.4), (0.4, 0.4)
+    falling, error = plus(), plus(watched="error")
+    for bird in (falling, error):
+        tell(bird, *epochs, losses=(2.0, 1.9, 1.8))
+    # The error stays at 0.6, which is no fall; the loss falls twice.
+    assert (falling.grows, error.grows) == (False, True)
+    rising = plus()
+    tell(rising, *epochs, losses=(2.0, 1.9, 1.95))
+    # One of two changes is not a fall: the threshold of one half.
+    assert rising.grows
+    with pytest.raises(ConfigError, match=r"method\.watched: expected loss or error"):
+        plus(watched="accuracy")
 
 
 def test_only_the_last_changes_count() -> None:
@@ -223,6 +241,8 @@ def test_an_epoch_that_measured_nothing_is_passed_over_and_an_unknown_metric_ref
     assert bird.state_dict()["#gaps"].tolist() == [0.0]
     with pytest.raises(ConfigError, match=r"method\.validation: expected a metric .*got held_out/pgd"):
         bird.after_epoch(0, {"robust_accuracy": 0.5, "held_out/clean": 0.9})
+    with pytest.raises(ConfigError, match=r"method\.validation: expected a metric .*got held_out/pgd/loss"):
+        bird.after_epoch(0, {"robust_accuracy": 0.5, "held_out/pgd": 0.9})
 
 
 def test_what_flying_bird_plus_remembers_comes_back_from_a_checkpoint() -> None:
@@ -230,7 +250,7 @@ def test_what_flying_bird_plus_remembers_comes_back_from_a_checkpoint() -> None:
     tell(bird, (0.3, 0.3), (0.4, 0.35), (0.5, 0.3))
     other.load_state_dict(bird.state_dict())
     assert (other.prunes, other.grows) == (True, True)
-    assert other.state_dict()["#errors"].tolist() == pytest.approx([0.7, 0.65, 0.7])
+    assert other.state_dict()["#watched"].tolist() == pytest.approx([0.7, 0.65, 0.7])
 
 
 def test_impossible_options_of_flying_bird_plus_are_refused() -> None:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -27,6 +29,18 @@ def probe(*, attacked: bool, every: int = 1) -> Probe:
 
 def test_a_probe_measures_clean_and_robust_accuracy_by_hand() -> None:
     assert probe(attacked=True)(0, Brightness(), last=False, seed=0) == {"held_out/clean": 0.75, "held_out/fgsm": 0.25}
+
+
+def test_a_probe_measures_the_loss_on_all_attacked_images_by_hand() -> None:
+    measured = probe(attacked=True).with_losses("fgsm")(0, Brightness(), last=False, seed=0)
+    assert {name: value for name, value in measured.items() if name != "held_out/fgsm/loss"} == {
+        "held_out/clean": 0.75,
+        "held_out/fgsm": 0.25,
+    }
+    # FGSM moves the brightness to 0.2, 0.6, 0.4 and 1.0: -log p of the labels 0, 0, 1, 0, the last wrong when clean.
+    away = [0.2 - 0.5, 0.6 - 0.5, 0.5 - 0.4, 1.0 - 0.5]
+    expected = sum(math.log1p(math.exp(2 * each)) for each in away) / 4
+    assert measured["held_out/fgsm/loss"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_probe_without_attacks_measures_clean_accuracy() -> None:

@@ -18,10 +18,11 @@ LINE = {
     "sparsifier/revived": 12.0,
     "held_out/fgsm": 0.25,
     "held_out/pgd": None,
+    "held_out/fgsm/loss": 2.34567,
 }
 EPOCH = (
     "train epoch 3/9  loss 1.235  clean -  robust 45.7 %  density 10.0 %  12,346 images/s  "
-    "held_out/fgsm 25.0 %  1 h 02 min left"
+    "held_out/fgsm 25.0 %  held_out/fgsm/loss 2.3457  1 h 02 min left"
 )
 GLANCE = Glance(
     phase="train",

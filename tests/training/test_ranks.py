@@ -37,7 +37,8 @@ BASE: dict[str, Any] = {
     "machine": {"device": "cpu", "precision": "float64", "sync_batch_norm": True},
     "evaluation": [],
 }
-PROBES = {"probes": [{"part": "held_out", "attacks": [{"name": "pgd", "steps": 2}]}], "select": "held_out/pgd"}
+PROBED = {"part": "held_out", "attacks": [{"name": "pgd", "steps": 2}], "losses": True}
+PROBES = {"probes": [PROBED], "select": "held_out/pgd"}
 SHORT = {"epochs": 2, "batch_size": 32}
 
 

@@ -12,6 +12,7 @@ from gossamer.data import DataSet
 from gossamer.deploy.export import KINDS, Exported, default_name
 from gossamer.deploy.export import export as write_artifact
 from gossamer.deploy.parity import probes
+from gossamer.deploy.published import is_published
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, RunError
 from gossamer.models.registry import MODELS
@@ -21,7 +22,6 @@ from gossamer.sparsity.factor_layers import FACTORISED
 from gossamer.sparsity.forms import DENSE
 from gossamer.sparsity.slim import SLIM
 from gossamer.zoo.load import load as load_published
-from gossamer.zoo.manifest import is_published
 
 CALIBRATION = 512
 RESTRUCTURED = (SLIM, FACTORISED)

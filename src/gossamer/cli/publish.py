@@ -6,11 +6,11 @@ from typing import Annotated, cast
 import typer
 
 from gossamer.cli import options
+from gossamer.deploy.published import WEIGHTS
 from gossamer.errors import ConfigError
 from gossamer.report.words import percent
 from gossamer.zoo.hub import check_push, push
 from gossamer.zoo.load import Published
-from gossamer.zoo.manifest import WEIGHTS
 from gossamer.zoo.publish import check_license
 from gossamer.zoo.publish import publish as write
 from gossamer.zoo.weights import Asked

@@ -10,6 +10,7 @@ from torch import nn
 from gossamer.data import DataSet
 from gossamer.data.registry import load
 from gossamer.deploy.artifact import is_artifact, open_artifact
+from gossamer.deploy.published import is_published
 from gossamer.errors import ConfigError
 from gossamer.evaluation.adapters import Outputs, as_module
 from gossamer.recipe.build import build_foreign_model
@@ -17,7 +18,6 @@ from gossamer.recipe.open import open_run
 from gossamer.runs import RunFolder, atomic
 from gossamer.threat import ThreatModel, parse_eps
 from gossamer.zoo.load import load as load_published
-from gossamer.zoo.manifest import is_published
 
 
 @dataclass(frozen=True, kw_only=True)

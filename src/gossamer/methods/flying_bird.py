@@ -11,6 +11,7 @@ from gossamer.sparsity.binary_weights import Scale
 from gossamer.sparsity.budgets import BudgetSpec
 from gossamer.sparsity.flying_bird import FlyingBird as FlyingBirdMask
 from gossamer.sparsity.flying_bird import FlyingBirdPlus
+from gossamer.training.monitors import Probe
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 
@@ -24,8 +25,9 @@ class FlyingBird:
     share of training. death_rate, final_rate: share of a layer's weights that an update replaces, in half a cosine.
 
     plus: Flying Bird+: layers lose weights while the gap between training and validation robust accuracy rises, and
-    gain while the validation error does not fall. validation: the metric of a probe on held-out data, measured in
-    training; adapt_from, window, threshold, prune_extra, grow_extra: see `gossamer.sparsity.flying_bird`.
+    gain while the validation loss does not fall. validation: the metric of a probe on held-out data, whose loss is
+    measured with it; watched: `loss`, as released, or `error`, 1 less the accuracy; adapt_from, window, threshold,
+    prune_extra, grow_extra: see `gossamer.sparsity.flying_bird`.
 
     binary: weights -1 and +1 where they are not zero, by BinaryConnect; binary_scale: `mean` multiplies them by the
     layer's mean magnitude.
@@ -40,6 +42,7 @@ class FlyingBird:
     final_rate: float = 0.005
     plus: bool = False
     validation: str = "held_out/pgd"
+    watched: Literal["loss", "error"] = "loss"
     adapt_from: float = 0.5
     window: int = 4
     threshold: float = 0.5
@@ -60,11 +63,16 @@ class FlyingBird:
         """Return the recipe's phase under moving masks; raises ConfigError where nothing measures what + looks at."""
         if self.plus:
             self._check_measured(base)
+            base = replace(base, probes=[self._with_loss(probe) for probe in base.probes])
         phase = replace(base, sparsifier=self._sparsifier())
         return (binarised(phase, self.binary_scale) if self.binary else phase,)
 
+    def _with_loss(self, probe: Probe) -> Probe:
+        part, _, name = self.validation.partition("/")
+        return probe.with_losses(name) if self.watched == "loss" and probe.part == part else probe
+
     def _check_measured(self, base: Phase) -> None:
-        measured = [f"{probe.part}/{name}" for probe in base.probes for name in probe.attacks]
+        measured = [f"{probe.part}/{name}" for probe in base.probes for name in probe.robust]
         if self.validation not in measured:
             raise ConfigError(
                 "method.validation",
@@ -96,6 +104,7 @@ class FlyingBird:
         return partial(
             basic,
             validation=self.validation,
+            watched=self.watched,
             adapt_from=self.adapt_from,
             window=self.window,
             threshold=self.threshold,

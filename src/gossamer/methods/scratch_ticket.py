@@ -12,8 +12,8 @@ from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.methods.edge_popup import EdgePopup
 from gossamer.sparsity import Finalised, HeldMask, NoSparsifier, targets
 from gossamer.sparsity.budgets import check_density
+from gossamer.sparsity.freezing import plain_batch_norms
 from gossamer.sparsity.random_switch import switched
-from gossamer.sparsity.score_mask import plain_batch_norms
 from gossamer.sparsity.targets import fan_in
 from gossamer.training.phases import FromState, Phase
 from gossamer.training.scene import Scene

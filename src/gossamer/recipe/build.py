@@ -81,8 +81,14 @@ def build_model(recipe: Recipe, data: DataSet) -> nn.Module:
 
 def model_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
     """Return every option that a network of `gossamer.models` is built with, also those that follow from the data."""
+    own = own_options(recipe)
+    return {**_fitting(data), **own} if recipe.model.name in MODELS else own
+
+
+def own_options(recipe: Recipe) -> dict[str, Any]:
+    """Return what a network is built with, but for what the shape of images and the number of classes decide."""
     options = recipe.model.options
-    return {**_fitting(data), **_normalisation(recipe), **options} if recipe.model.name in MODELS else dict(options)
+    return {**_normalisation(recipe), **options} if recipe.model.name in MODELS else dict(options)
 
 
 def build_foreign_model(reference: str, options: Mapping[str, Any]) -> nn.Module:
@@ -297,7 +303,8 @@ def _probes(recipe: Recipe, parts: Parts) -> tuple[Probe, ...]:
                 remedy="set data.split.held_out: 0.02, or measure on another part",
             )
         chosen, _ = select_samples(data, spec.n)
-        probes.append(Probe(spec.part, chosen, _build_probe_attacks(spec, threat), spec.every))
+        probe = Probe(spec.part, chosen, _build_probe_attacks(spec, threat), spec.every)
+        probes.append(probe.with_losses(*probe.attacks) if spec.losses else probe)
     return tuple(probes)
 
 

@@ -4,6 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
 
 from gossamer.data import DataSet
 from gossamer.models.registry import MODELS
@@ -50,12 +53,27 @@ def phase_keys(
 def _network(recipe: Recipe, train: DataSet) -> Plain:
     """Return what a network and its first weights are made from; of a user's own, those weights themselves."""
     name, options = recipe.model.name, model_options(recipe, train)
+    described = network_of(name, options)
     if is_reference(name):
         weights = {key: describe(value) for key, value in build_model(recipe, train).state_dict().items()}
-        return {"name": name, "options": describe(options), "weights": weights}
-    return {"name": name, "options": describe({**MODELS[name].defaults, **options})}
+        return {**described, "weights": weights}
+    return described
+
+
+def network_of(name: str, options: Mapping[str, Any]) -> dict[str, Plain]:
+    """Return by which function, and with which options, a network is made, those left to defaults filled in."""
+    defaults = MODELS[name].defaults if name in MODELS else {}
+    return {"name": name, "options": describe({**defaults, **options})}
+
+
+def content_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors: their names, types, shapes and bytes, whatever file they lie in."""
+    return hashlib.sha256(_text(describe(tensors)).encode()).hexdigest()
+
+
+def _text(value: Plain) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _digest(value: Plain) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(_text(value).encode()).hexdigest()[:_DIGITS]

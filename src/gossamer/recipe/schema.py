@@ -147,12 +147,14 @@ class ProbeFields(Section):
     """Accuracy measured every few epochs, on `n` samples of a part, clean and under each attack.
 
     An attack is a name, or {name: pgd, steps: 20, eps: 4/255}; the metric is called PART/NAME, or by its `label`.
+    losses: the mean cross-entropy under each attack too, as PART/NAME/loss.
     """
 
     part: Literal["held_out", "train", "test"] = "held_out"
     attacks: tuple[ProbeAttack | str, ...] = ()
     every: PositiveInt = 1
     n: PositiveInt | None = None
+    losses: bool = False
 
 
 class EarlyStopFields(Section):
@@ -242,7 +244,11 @@ class Evaluation(Section):
 
 
 class Recipe(Section):
-    """One run, wholly: data, model, threat, objective, method, training, evaluation and seed."""
+    """One run, wholly: data, model, threat, objective, method, training, evaluation and seed.
+
+    start: a finished run, a published folder or a .safetensors file, whose network takes the place of the phase
+    `pretrain` of methods that have one.
+    """
 
     name: str = "custom"
     claim: str = ""
@@ -253,6 +259,7 @@ class Recipe(Section):
     objective: Component = Component(name="natural")
     attack: TrainingAttack = TrainingAttack()
     method: Component = Component(name="dense")
+    start: str | None = None
     training: Training = Training()
     machine: Machine = Machine()
     evaluation: tuple[Evaluation, ...] = (Evaluation(attack="pgd-50-10"),)

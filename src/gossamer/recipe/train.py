@@ -18,11 +18,12 @@ from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
 from gossamer.evaluation.shards import WHOLE, Shard, merge
 from gossamer.evaluation.standing import Progress as Standings
-from gossamer.recipe.build import build_evaluation_attacks, build_model, build_phases, check
+from gossamer.recipe.build import build_evaluation_attacks, build_model, check
 from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Evaluation, Recipe
+from gossamer.recipe.start import started_phases
 from gossamer.recipe.tracked import make_trackers, results, tracking, with_trackers
 from gossamer.recipe.unlabelled import open_source
 from gossamer.runs import RunFolder, atomic, lock, panel, records
@@ -143,7 +144,7 @@ def _begun(
         sync_batch_norm=machine.sync_batch_norm,
     )
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
-    phases = build_phases(chosen, prepared.parts)
+    phases, start = started_phases(chosen, prepared.parts, data_dir)
     build_model(chosen, prepared.parts.train)
     check_together(phases, prepared.parts.train, where)
     _check_measured_budget(chosen, ranks)
@@ -157,7 +158,8 @@ def _begun(
             if ranks.first:
                 held.enter_context(lock.writer(folder))
             images = {**_checksums(prepared), **(unlabelled.checksums if unlabelled else {})}
-            _begin_folder(folder, chosen, about, images, writes=ranks.first)
+            began = {**about, "data": images, **({} if start is None else {"start": start.record})}
+            _begin_folder(folder, chosen, began, writes=ranks.first)
             labelled = unlabelled.dataset(prepared.parts.train, where) if unlabelled else None
         held.enter_context(shown)
         job = Job(
@@ -186,13 +188,13 @@ def _check_measured_budget(recipe: Recipe, ranks: Ranks) -> None:
         )
 
 
-def _begin_folder(
-    folder: RunFolder, chosen: Recipe, about: Mapping[str, Any], images: Mapping[str, str | None], *, writes: bool
-) -> None:
+def _begin_folder(folder: RunFolder, chosen: Recipe, about: Mapping[str, Any], *, writes: bool) -> None:
     if folder.recipe.exists():
-        _refuse_other_images(folder, images)
+        before = atomic.read_json(folder.env)
+        _refuse_other_images(folder, before.get("data"), about["data"])
+        _refuse_other_start(folder, before.get("start"), about.get("start"))
     elif writes:
-        atomic.write_json(folder.env, {**about, "data": images})
+        atomic.write_json(folder.env, about)
         atomic.write_text(folder.recipe, to_yaml(chosen))
 
 
@@ -202,8 +204,9 @@ def _checksums(run: OpenRun) -> dict[str, str | None]:
     return {"train": parts.train.checksum, "held_out": held_out, "test": parts.test.checksum}
 
 
-def _refuse_other_images(folder: RunFolder, images: Mapping[str, str | None]) -> None:
-    before = atomic.read_json(folder.env).get("data")
+def _refuse_other_images(
+    folder: RunFolder, before: Mapping[str, str | None] | None, images: Mapping[str, str | None]
+) -> None:
     if before is not None and before != images:
         changed = ", ".join(part for part, checksum in images.items() if before.get(part) != checksum)
         raise RunError(
@@ -212,6 +215,17 @@ def _refuse_other_images(folder: RunFolder, images: Mapping[str, str | None]) ->
             got=f"others ({changed})",
             remedy="put them back, or start another run with --out",
         )
+
+
+def _refuse_other_start(folder: RunFolder, before: Mapping[str, str] | None, start: Mapping[str, str] | None) -> None:
+    if before is None or start is None or before["sha256"] == start["sha256"]:
+        return
+    raise RunError(
+        f"run folder {folder.path}",
+        expected=f"the network that the run began from, of SHA-256 {before['sha256']}",
+        got=f"another one under {start['path']}, of SHA-256 {start['sha256']}",
+        remedy="put it back, or start another run with --out",
+    )
 
 
 def _folder(path: Path, recipe: Recipe) -> RunFolder:

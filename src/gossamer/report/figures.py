@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from gossamer.report import palette
+from gossamer.runs.metrics import is_probed, is_probed_loss
 from gossamer.runs.results import Histogram, Layer, Network
 
 Figure: TypeAlias = dict[str, Any]
@@ -24,13 +25,16 @@ _FONT = {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "si
 
 
 def loss_curves(lines: Sequence[Line]) -> Figure | None:
-    """Return the losses over epochs, natural and adversarial apart; None where none is logged."""
-    return _curves(lines, _LOSSES, y={"title": {"text": "loss"}})
+    """Return the losses over epochs, natural and adversarial apart, and those of probes; None where none is logged."""
+    probed = [key for key in _keys(lines) if is_probed_loss(key)]
+    others = (palette.GREEN, palette.PURPLE, palette.ORANGE)
+    styles = {key: (_shown(key), others[i % len(others)], "dot") for i, key in enumerate(probed)}
+    return _curves(lines, {**_LOSSES, **styles}, y={"title": {"text": "loss"}})
 
 
 def accuracy_curves(lines: Sequence[Line]) -> Figure | None:
     """Return clean and robust accuracy over epochs: of training batches and of every monitor that gives a share."""
-    monitors = [key for key in _keys(lines) if "/" in key and not key.startswith("sparsifier/")]
+    monitors = [key for key in _keys(lines) if is_probed(key) and not is_probed_loss(key)]
     shares = [key for key in monitors if all(0 <= value <= 1 for value in _values(lines, key))]
     colours = {"clean": palette.BLUE}
     others = (palette.VERMILION, palette.GREEN, palette.PURPLE, palette.ORANGE)
@@ -39,8 +43,12 @@ def accuracy_curves(lines: Sequence[Line]) -> Figure | None:
     for key in shares:
         last = key.rpartition("/")[2]
         colour = colours[last] if last in colours else others[attacks.index(key) % len(others)]
-        styles[key] = (key.replace("held_out/", "held out, "), colour, "solid")
+        styles[key] = (_shown(key), colour, "solid")
     return _curves(lines, styles, y={"title": {"text": "accuracy"}, "tickformat": ".0%", "range": [0, 1.02]})
+
+
+def _shown(probed: str) -> str:
+    return probed.removesuffix("/loss").replace("held_out/", "held out, ")
 
 
 def density_curves(lines: Sequence[Line]) -> Figure | None:

@@ -148,6 +148,9 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         threads = f"{(count := numeric.get('threads'))} thread{'s' * (count != 1)}"
         facts.append(("machine", f"{numeric.get('device')}, {threads}, {numeric.get('precision')}"))
     versions = [f"{key} {view.env[key]}" for key in ("gossamer", "torch", "python") if key in view.env]
+    start = cast("dict[str, Any]", view.env.get("start") or {})
+    if start:
+        facts.append(("starts from", f"{start.get('path')}, SHA-256 {start.get('sha256')}"))
     return facts + ([("versions", ", ".join(versions))] if versions else [])
 
 

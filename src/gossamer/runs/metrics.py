@@ -14,6 +14,16 @@ from gossamer.runs.layout import RunFolder
 Value: TypeAlias = float | int | str | bool | None
 
 
+def is_probed(name: str) -> bool:
+    """Tell whether a metric is what a probe measured, such as held_out/pgd."""
+    return "/" in name and not name.startswith("sparsifier/")
+
+
+def is_probed_loss(name: str) -> bool:
+    """Tell whether a metric is a loss that a probe measured, such as held_out/pgd/loss."""
+    return is_probed(name) and name.endswith("/loss")
+
+
 @dataclass(frozen=True)
 class MetricsLog:
     """The log of one run; holds no file open, so a checkpoint needs its `offset` alone."""

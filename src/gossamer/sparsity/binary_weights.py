@@ -150,12 +150,17 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 def load_latents(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load stored latent weights into the dense network, as its weights."""
+    model.load_state_dict(under_dense_names(model, tensors))
+
+
+def under_dense_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return stored tensors with latent weights under the dense network's names; plain ones as they are."""
     plain = dict(tensors)
     for layer in targets(model):
         if latent_name(layer) in plain:
             plain[layer.name] = plain.pop(latent_name(layer))
-            del plain[f"{_path(layer)}parametrizations.weight.0.scaled"]
-    model.load_state_dict(plain)
+            plain.pop(f"{_path(layer)}parametrizations.weight.0.scaled", None)
+    return plain
 
 
 def latent_name(layer: Target) -> str:

@@ -16,6 +16,8 @@ from gossamer.sparsity.budgets import BudgetSpec
 from gossamer.sparsity.dynamic_mask import DynamicMask, check_every, check_share
 from gossamer.sparsity.protocol import BudgetContract
 
+WATCHED = ("loss", "error")
+
 # 200 epochs of 45,000 images in batches of 128, and the steps between updates in their first and second half.
 PUBLISHED_STEPS, EARLY, LATE = 200 * 351, 900, 1200
 
@@ -63,10 +65,10 @@ class FlyingBirdPlus(FlyingBird):
 
     From the share `adapt_from` of the epochs on, over the last `window` changes from epoch to epoch: where at least
     the share `threshold` of those of the gap (training robust accuracy less the validation's) are rises, an update
-    drops ceil(prune_extra * D * A) weights more; where at least that share of those of the validation error are not
-    falls, it grows grow_extra more. validation: the metric of the robust accuracy on held-out data. The released code
-    looks at the validation loss where this looks at the error. Raises ConfigError, also after an epoch that measured
-    no such metric.
+    drops ceil(prune_extra * D * A) weights more; where at least that share of those of what is watched are not falls,
+    it grows grow_extra more. validation: the metric of the robust accuracy on held-out data; watched: `loss`, that
+    metric's, as released, or `error`, 1 less the accuracy. Raises ConfigError, also after an epoch that measured no
+    such metric.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class FlyingBirdPlus(FlyingBird):
         *,
         density: float,
         validation: str = "held_out/pgd",
+        watched: str = "loss",
         adapt_from: float = 0.5,
         window: int = 4,
         threshold: float = 0.5,
@@ -98,7 +101,12 @@ class FlyingBirdPlus(FlyingBird):
         check_adaptation(
             adapt_from=adapt_from, window=window, threshold=threshold, prune_extra=prune_extra, grow_extra=grow_extra
         )
+        if watched not in WATCHED:
+            raise ConfigError(
+                "method.watched", expected=" or ".join(WATCHED), got=repr(watched), remedy="write loss, as published"
+            )
         self._validation = validation
+        self._loss = f"{validation}/loss" if watched == "loss" else None
         self._adapt_from = adapt_from
         self._window = window
         self._threshold = threshold
@@ -106,7 +114,7 @@ class FlyingBirdPlus(FlyingBird):
         self._grow_extra = grow_extra
         self._epoch = 0
         self._gaps: list[float] = []
-        self._errors: list[float] = []
+        self._watched: list[float] = []
 
     @property
     def prunes(self) -> bool:
@@ -115,17 +123,18 @@ class FlyingBirdPlus(FlyingBird):
 
     @property
     def grows(self) -> bool:
-        """Whether updates grow more: the validation error does not fall."""
-        return self._adapts and _share([change >= 0.0 for change in _changes(self._errors)]) >= self._threshold
+        """Whether updates grow more: the validation loss, or error, does not fall."""
+        return self._adapts and _share([change >= 0.0 for change in _changes(self._watched)]) >= self._threshold
 
     def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
-        """Remember the gap and the validation error of an epoch that measured both."""
+        """Remember the gap and what is watched, of an epoch that measured both."""
         self._epoch = epoch + 1
         trained, validated = (self._metric(metrics, name) for name in ("robust_accuracy", self._validation))
-        if trained is None or validated is None:
+        loss = None if self._loss is None else self._metric(metrics, self._loss)
+        if trained is None or validated is None or (self._loss is not None and loss is None):
             return
         self._gaps = [*self._gaps, trained - validated][-self._window - 1 :]
-        self._errors = [*self._errors, 1.0 - validated][-self._window - 1 :]
+        self._watched = [*self._watched, 1.0 - validated if loss is None else loss][-self._window - 1 :]
 
     def measures(self) -> Mapping[str, float]:
         """Return what DynamicMask counts, and whether updates prune or grow more now."""
@@ -133,7 +142,7 @@ class FlyingBirdPlus(FlyingBird):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return masks, counters and what was remembered."""
-        remembered = {"#gaps": self._gaps, "#errors": self._errors, "#epoch": [float(self._epoch)]}
+        remembered = {"#gaps": self._gaps, "#watched": self._watched, "#epoch": [float(self._epoch)]}
         return {
             **super().state_dict(),
             **{name: torch.tensor(values, dtype=torch.float64) for name, values in remembered.items()},
@@ -142,7 +151,7 @@ class FlyingBirdPlus(FlyingBird):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take them back."""
         super().load_state_dict(state)
-        self._gaps, self._errors = state["#gaps"].tolist(), state["#errors"].tolist()
+        self._gaps, self._watched = state["#gaps"].tolist(), state["#watched"].tolist()
         self._epoch = int(state["#epoch"])
 
     @property

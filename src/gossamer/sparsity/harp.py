@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
@@ -26,6 +25,7 @@ from gossamer.sparsity.budgets import Budget, BudgetSpec, check_density, divide
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import best_of_each
 from gossamer.sparsity.finalize import finalise
+from gossamer.sparsity.freezing import freeze_weights
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
 from gossamer.sparsity.protocol import Averaged, BudgetContract, Finalised, Horizon
@@ -261,14 +261,6 @@ class RateSearch(NoSparsifier):
     def _set_rates(self, rates: list[float]) -> None:
         for layer, rate in zip(self._layers, rates, strict=True):
             _rated(layer).logit.fill_(self._logit(rate))
-
-
-def freeze_weights(model: nn.Module) -> None:
-    """Let nothing of the model learn but its batch norms."""
-    for module in model.modules():
-        if not isinstance(module, _BatchNorm):
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
 
 
 def _rated(layer: Target) -> Rated:

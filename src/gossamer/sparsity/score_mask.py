@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
@@ -23,6 +22,7 @@ from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import choose
 from gossamer.sparsity.finalize import finalise
+from gossamer.sparsity.freezing import freeze_weights, plain_batch_norms
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
 from gossamer.sparsity.protocol import Averaged, BudgetContract, Finalised, Horizon
@@ -194,23 +194,12 @@ class ScoreMask(NoSparsifier):
         return 1 if self._stages == 1 else min(self._stages, 1 + step * self._stages // self._steps)
 
     def _freeze(self, model: nn.Module) -> None:
+        freeze_weights(model, batch_norms=self._batch_norm != "learn")
         for module in model.modules():
-            if isinstance(module, _BatchNorm) and self._batch_norm == "learn":
-                continue
             if isinstance(module, PRUNABLE) and module.bias is not None and not self._keeps_biases:
                 nn.init.zeros_(module.bias)
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False).grad = None
         if self._batch_norm == "plain":
             plain_batch_norms(model)
-
-
-def plain_batch_norms(model: nn.Module) -> None:
-    """Fix scale 1 and shift 0 in every batch norm, as one without affine parameters has."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.affine:
-            nn.init.ones_(module.weight).requires_grad_(False)
-            nn.init.zeros_(module.bias).requires_grad_(False)
 
 
 def kept(layer: Target) -> Kept:

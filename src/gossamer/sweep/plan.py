@@ -7,10 +7,11 @@ from pathlib import Path
 
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError
-from gossamer.recipe.build import Parts, build_data, build_phases, check
+from gossamer.recipe.build import Parts, build_data, check
 from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import run_name
 from gossamer.recipe.schema import Recipe
+from gossamer.recipe.start import started_phases
 from gossamer.recipe.unlabelled import open_source
 from gossamer.sweep.spec import Case, Label
 
@@ -101,7 +102,7 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
         return
     check(recipe)
     parts = _parts(found.read, recipe, data_dir)
-    phases = build_phases(recipe, parts)
+    phases, _ = started_phases(recipe, parts, data_dir)
     keys = phase_keys(recipe, phases, parts, _unlabelled(found.read, recipe, parts.train, data_dir))
     for index, (key, phase) in enumerate(zip(keys, phases, strict=True)):
         before = found.phases.get(key)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from gossamer.data.dataset import DataSet
 from gossamer.errors import ConfigError
+from gossamer.evaluation.attacked_loss import attacked_loss
 from gossamer.evaluation.batches import Batches, default_batch_size
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.outcomes import Bench, share
@@ -24,13 +25,33 @@ Metrics: TypeAlias = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
+class LossUnder:
+    """Stands for an attack among those of a probe: what is measured is the mean cross-entropy, not the accuracy."""
+
+    attack: Attack
+
+
+@dataclass(frozen=True)
 class Probe:
-    """Accuracy on a part of the data, clean and under attacks, every few epochs, as metrics named part/attack."""
+    """What is measured on a part of the data every few epochs, as metrics named part/attack: clean and under attacks.
+
+    Accuracies, or losses of attacks that are `LossUnder`; these are called attack/loss (`with_losses`).
+    """
 
     part: str
     data: DataSet
-    attacks: Mapping[str, Attack]
+    attacks: Mapping[str, Attack | LossUnder]
     every: int = 1
+
+    @property
+    def robust(self) -> dict[str, Attack]:
+        """The attacks under which accuracy is measured, by name."""
+        return {name: each for name, each in self.attacks.items() if not isinstance(each, LossUnder)}
+
+    def with_losses(self, *names: str) -> "Probe":
+        """Return the same probe, which measures the loss under the attacks of these names too, as NAME/loss."""
+        losses = {f"{name}/loss": LossUnder(each) for name, each in self.robust.items() if name in names}
+        return replace(self, attacks={**self.attacks, **losses})
 
     def __call__(
         self, epoch: int, model: nn.Module, *, last: bool, seed: int, ranks: Ranks = ALONE
@@ -43,22 +64,37 @@ class Probe:
         if (epoch + 1) % self.every and not last:
             return dict.fromkeys(names)
         shard = Shard(ranks.rank, ranks.world) if len(self.data) >= ranks.world else Shard()
-        if not self.attacks:
-            part = shard.part(self.data)
-            values = [_clean_accuracy(model, part, seed)]
-        else:
-            seen = evaluate(model, self.data, dict(self.attacks), seed=seed, shard=shard)
-            values = [seen.clean_accuracy, *(result.robust_accuracy for result in seen.attacks)]
+        shares = self._shares(model, shard, seed)
+        losses = {
+            f"{self.part}/{name}": attacked_loss(model, shard.part(self.data), each.attack, seed=seed)
+            for name, each in self.attacks.items()
+            if isinstance(each, LossUnder)
+        }
         if shard.of > 1:
-            values = _over_parts(values, len(shard.part(self.data)), ranks)
-        return dict(zip(names, values, strict=True))
+            n = len(shard.part(self.data))
+            shares = _over_parts({name: round(value * n) for name, value in shares.items()}, n, ranks)
+            losses = _over_parts({name: value * n for name, value in losses.items()}, n, ranks)
+        measured = {**shares, **losses}
+        return {name: measured[name] for name in names}
+
+    def _shares(self, model: nn.Module, shard: Shard, seed: int) -> dict[str, float]:
+        """Return the accuracies on a shard of the data, clean and under every attack."""
+        attacks = self.robust
+        clean = f"{self.part}/clean"
+        if not attacks:
+            return {clean: _clean_accuracy(model, shard.part(self.data), seed)}
+        seen = evaluate(model, self.data, attacks, seed=seed, shard=shard)
+        robust = zip(attacks, seen.attacks, strict=True)
+        return {clean: seen.clean_accuracy, **{f"{self.part}/{name}": each.robust_accuracy for name, each in robust}}
 
 
-def _over_parts(shares: Sequence[float], n: int, ranks: Ranks) -> list[float]:
-    """Return the shares of the whole, given those of this rank's n images."""
-    counts = {str(place): torch.tensor(round(share * n)) for place, share in enumerate(shares)}
-    total = ranks.sums({**counts, "n": torch.tensor(n)})
-    return [float(total[str(place)]) / float(total["n"]) for place in range(len(shares))]
+def _over_parts(sums: Mapping[str, float], n: int, ranks: Ranks) -> dict[str, float]:
+    """Return the means over the whole, given the sums over this rank's n images."""
+    if not sums:
+        return {}
+    parts = {str(place): torch.tensor(each, dtype=torch.float64) for place, each in enumerate(sums.values())}
+    total = ranks.sums({**parts, "n": torch.tensor(n)})
+    return {name: float(total[str(place)]) / float(total["n"]) for place, name in enumerate(sums)}
 
 
 def _clean_accuracy(model: nn.Module, data: DataSet, seed: int) -> float:

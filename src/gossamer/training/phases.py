@@ -23,6 +23,9 @@ States: TypeAlias = Mapping[str, Mapping[str, Tensor]]
 Start: TypeAlias = Callable[[nn.Module, "Scene"], None]
 Penalty: TypeAlias = Callable[[nn.Module], Tensor]
 
+PRETRAIN = "pretrain"
+"""The first phase of a method whose other phases go on from a trained network, the state `pretrain.end`."""
+
 
 def fresh(model: nn.Module, scene: "Scene") -> None:
     """Start from the model's own initial weights."""
@@ -46,6 +49,17 @@ class FromState:
     def __call__(self, model: nn.Module, scene: "Scene") -> None:
         """Load the state strictly; raises RunError where no phase gave it."""
         model.load_state_dict(dict(scene.state(self.name)))
+
+
+@dataclass(frozen=True)
+class FromTensors:
+    """Start from tensors that no phase of the run gave, under the names of the network's own."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __call__(self, model: nn.Module, scene: "Scene") -> None:
+        """Load the tensors strictly."""
+        model.load_state_dict(dict(self.tensors))
 
 
 def epoch_state(phase: str, epoch: int) -> str:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from gossamer.evaluation.standing import Standing
+from gossamer.runs.metrics import is_probed, is_probed_loss
 
 Line = Mapping[str, float | int | str | bool | None]
 
@@ -186,7 +187,11 @@ def step_text(glance: Glance) -> str:
 
 def epoch_text(line: Line, epochs: int) -> str:
     """Return the line of a finished epoch, probes included."""
-    probes = [f"{name} {_percent(value)}" for name, value in line.items() if _is_probe(name) and value is not None]
+    probes = [
+        f"{name} {_number(value, '.4f') if is_probed_loss(name) else _percent(value)}"
+        for name, value in line.items()
+        if is_probed(name) and value is not None
+    ]
     return "  ".join(
         [
             f"{line['phase']} epoch {line['epoch']}/{epochs}",
@@ -226,10 +231,6 @@ def _warnings(line: Line) -> list[str]:
     if not line.get("catastrophic_overfitting"):
         return []
     return [f"CATASTROPHIC OVERFITTING: {_percent(line['overfitting_drop'])} below the best"]
-
-
-def _is_probe(name: str) -> bool:
-    return "/" in name and not name.startswith("sparsifier/")
 
 
 def _float(value: object) -> float:

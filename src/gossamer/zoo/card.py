@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import yaml
 
+from gossamer.deploy.published import CARD, NAME, Manifest
 from gossamer.evaluation.trials import find_parameter
 from gossamer.report import retrace, words
 from gossamer.report.caveats import caveats
 from gossamer.report.views import RunView, collect
 from gossamer.runs import RunFolder, results
 from gossamer.runs.results import AttackOutcome, Evaluation
-from gossamer.zoo.manifest import CARD, NAME, Manifest
 
 _NOT_ON_HUB = ("digits", "folder", "tensors")
 HERE = Path()

@@ -6,9 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gossamer.deploy.published import NAME, is_published
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
-from gossamer.zoo.manifest import NAME, is_published
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gossamer.data import DATASETS
+from gossamer.deploy.published import CARD, WEIGHTS, Images, Manifest, Storage, seal
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError
 from gossamer.models.registry import MODELS
@@ -11,7 +12,6 @@ from gossamer.sparsity.forms import DENSE
 from gossamer.zoo.card import files_of, front_matter, loading
 from gossamer.zoo.convert import Converted
 from gossamer.zoo.folders import check_place, written_whole
-from gossamer.zoo.manifest import CARD, WEIGHTS, Images, Manifest, Storage, seal
 from gossamer.zoo.weights import write_weights
 
 SUFFIX = ".safetensors"

@@ -9,6 +9,7 @@ from torch import nn
 from gossamer.data import DataSet
 from gossamer.data.registry import check_source
 from gossamer.data.registry import load as load_data
+from gossamer.deploy.published import OF_A_MACHINE, RECIPE, Manifest, read_manifest, read_weights, verify_files
 from gossamer.errors import ConfigError, DataError
 from gossamer.recipe.load import read_fields, validate
 from gossamer.recipe.schema import Recipe
@@ -17,8 +18,7 @@ from gossamer.runs.results import Evaluation, evaluation_files, read_evaluation
 from gossamer.sparsity.forms import form
 from gossamer.threat import ThreatModel
 from gossamer.zoo.hub import Client, fetch, is_hub_name
-from gossamer.zoo.manifest import OF_A_MACHINE, RECIPE, WEIGHTS, Manifest, read_manifest, verify_files
-from gossamer.zoo.weights import read_weights, rebuild
+from gossamer.zoo.weights import rebuild
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +104,7 @@ def load(
         )
     manifest = read_manifest(folder)
     verify_files(folder, manifest, within=within)
-    tensors = read_weights(folder / WEIGHTS, manifest.storage)
+    tensors = read_weights(folder, manifest.storage)
     module = rebuild(manifest.network, tensors, subject=str(folder), allow_factory=allow_factory)
     _check_threat(manifest, folder)
     return Published(module=module, manifest=manifest, path=folder)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gossamer.deploy.published import CARD, OF_A_MACHINE, WEIGHTS, Images, Kind, Manifest, Storage, seal
 from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.subject import count_weights, of_parent
 from gossamer.plugins import is_reference
@@ -23,7 +24,6 @@ from gossamer.training.run import FINAL
 from gossamer.zoo.card import card
 from gossamer.zoo.folders import check_place, written_whole
 from gossamer.zoo.load import Published, load
-from gossamer.zoo.manifest import CARD, OF_A_MACHINE, WEIGHTS, Images, Kind, Manifest, Storage, seal
 from gossamer.zoo.weights import Asked, Network, write_weights
 
 _KINDS: Mapping[str, Kind] = {

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.deploy import sparse_file
+from gossamer.deploy.published import Storage
 from gossamer.deploy.sparse_file import MOST_NUMBERS
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError, GossamerError
@@ -25,7 +26,6 @@ from gossamer.sparsity import plain_copy
 from gossamer.sparsity.factor_layers import FACTORISED
 from gossamer.sparsity.forms import DENSE, form
 from gossamer.sparsity.slim import SLIM
-from gossamer.zoo.manifest import Storage
 
 Asked: TypeAlias = Literal["auto", "dense", "sparse"]
 
@@ -59,11 +59,6 @@ def write_weights(
 
 def _smaller(dense: Path, sparse: Path, asked: Asked) -> Storage:
     return "sparse" if asked == "sparse" or sparse.stat().st_size <= SMALLER * dense.stat().st_size else "dense"
-
-
-def read_weights(path: Path, storage: Storage) -> dict[str, Tensor]:
-    """Return the tensors of a published network; raises DataError or RunError for a damaged file."""
-    return sparse_file.read(path) if storage == "sparse" else atomic.read_safetensors(path)
 
 
 def rebuild(network: Network, tensors: Mapping[str, Tensor], *, subject: str, allow_factory: bool = False) -> nn.Module:

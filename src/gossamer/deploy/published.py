@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
+from torch import Tensor
 
+from gossamer.deploy import sparse_file
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import DataError, RunError
 from gossamer.runs import atomic, records
@@ -139,6 +141,12 @@ def verify_files(folder: Path, manifest: Manifest, *, within: Path | None = None
         known = name in manifest.files or name == NAME or path.name.startswith(".")
         if not known and path.suffix.lower() in READ_AS_DATA:
             raise _damaged(path, f"no file beside those that {NAME} names", "one that could be taken for its part")
+
+
+def read_weights(folder: Path, storage: Storage) -> dict[str, Tensor]:
+    """Return the tensors of a published network; raises DataError or RunError for a damaged file."""
+    path = folder / WEIGHTS
+    return sparse_file.read(path) if storage == "sparse" else atomic.read_safetensors(path)
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:
