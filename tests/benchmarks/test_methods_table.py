@@ -21,7 +21,7 @@ def test_every_row_is_a_recipe_that_can_be_trained(scale, row):
     recipe = load_recipe(row.recipe, method_rows.settings(row, SCALES[scale], 3))
     assert (recipe.seed, recipe.evaluation, recipe.machine.threads) == (3, (), 1)
     assert recipe.data.name == scale
-    assert row.control is None or row.control in {other.name for other in SCALES[scale].rows}
+    assert set(row.controls) <= {other.name for other in SCALES[scale].rows}
     assert not row.page or (method_pages.PAGES / f"{row.page}.md").exists()
 
 
@@ -63,12 +63,12 @@ def test_epochs_of_every_phase_shrink_together():
     assert (recipe.training.epochs, recipe.method.prune_epochs, recipe.method.finetune_epochs) == (5, 3, 10)
 
 
-def made(name, seed, robust, control="random"):
+def made(name, seed, robust, *controls, under_autoattack=None, why=""):
     return methods_table.Made(
-        row=Row(name=name, recipe=f"{name}/digits-90", control=control),
+        row=Row(name=name, recipe=f"{name}/digits-90", controls=controls, why=why),
         seed=seed,
         clean=0.9,
-        robust={"pgd-50-10": robust, "autoattack": robust},
+        robust={"pgd-50-10": robust, "autoattack": robust if under_autoattack is None else under_autoattack},
         n={"pgd-50-10": 100, "autoattack": 50},
         density=0.1,
         work_ratio=10.0,
@@ -84,22 +84,39 @@ def reached(runs):
 
 @pytest.mark.parametrize(("robust", "verdict"), [(0.8, "ahead"), (0.51, "within"), (0.2, "behind")])
 def test_a_method_is_held_against_its_control_beyond_the_spread(robust, verdict):
-    runs = [made("random", seed, 0.5 + 0.02 * seed, None) for seed in (0, 1)]
-    runs += [made("bcs", seed, robust + 0.02 * seed) for seed in (0, 1)]
+    runs = [made("random", seed, 0.5 + 0.02 * seed) for seed in (0, 1)]
+    runs += [made("bcs", seed, robust + 0.02 * seed, "random") for seed in (0, 1)]
     rows, layers = reached(runs)
     # Means differ by robust - 0.5; each has a standard error of 0.01, their difference one of 0.0141.
     assert rows["bcs"]["verdict"] == verdict
-    assert rows["bcs"]["against control"] == f"{100 * (robust - 0.5):+.1f}"
+    assert rows["bcs"]["against controls"] == f"{100 * (robust - 0.5):+.1f} / {100 * (robust - 0.5):+.1f} random"
     assert rows["bcs"]["pgd-50-10, n=100"] == f"{100 * robust + 1:.1f} ± 1.4"
-    assert (rows["random"]["against control"], rows["random"]["verdict"]) == ("", "")
+    assert (rows["random"]["against controls"], rows["random"]["verdict"]) == ("", "")
     assert list(layers.rows[1]) == ["bcs", 8, 2]
 
 
 def test_one_seed_is_as_sure_as_its_images():
-    rows, _ = reached([made("random", 0, 0.5, None), made("bcs", 0, 0.6)])
-    assert rows["bcs"]["verdict"] == "within"  # 0.1 against 2 * sqrt(0.0025 + 0.0024)
-    rows, _ = reached([made("random", 0, 0.5, None), made("bcs", 0, 0.65)])
+    rows, _ = reached([made("random", 0, 0.5), made("bcs", 0, 0.6, "random")])
+    assert rows["bcs"]["verdict"] == "within"  # 0.1 against 2 * sqrt(0.0025 + 0.0024), of 100 images
+    rows, _ = reached([made("random", 0, 0.5), made("bcs", 0, 0.75, "random")])
     assert rows["bcs"]["verdict"] == "ahead"
+
+
+def test_the_worst_of_all_attacks_and_controls_is_the_verdict_and_wants_a_reason():
+    runs = [made("random", 0, 0.5), made("dense", 0, 0.9), made("natural", 0, 0.2)]
+    rows, _ = reached([*runs, made("bcs", 0, 0.9, "random", under_autoattack=0.1)])
+    assert rows["bcs"]["against controls"] == "+40.0 / -40.0 random"
+    assert rows["bcs"]["verdict"] == "behind"
+    runs.append(made("bcs", 0, 0.7, "random", "dense"))
+    rows, _ = reached(runs)
+    assert rows["bcs"]["against controls"] == "+20.0 / +20.0 random; -20.0 / -20.0 dense"
+    assert rows["bcs"]["verdict"] == "behind"
+    assert methods_table.unexplained(runs, SCALES["digits"]) == ["bcs"]
+    explained = [*runs[:-1], made("bcs", 0, 0.7, "random", "dense", why="half the weights")]
+    assert methods_table.unexplained(explained, SCALES["digits"]) == []
+    assert reached(explained)[0]["bcs"]["why"] == "half the weights"
+    level = [*runs[:-1], made("bcs", 0, 0.9, "random", why="half the weights")]
+    assert reached(level)[0]["bcs"]["why"] == ""
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -124,7 +141,7 @@ def test_a_run_whose_seconds_were_lost_begins_again(counted, tmp_path, monkeypat
 def test_pages_hold_their_rows_and_pictures_and_stay_when_written_again(tmp_path, capsys):
     page = tmp_path / "small-dense.md"
     page.write_text("# Controls\n")
-    runs = [made("random", 0, 0.5, None), made("dense", 0, 0.6, None), made("bcs", 0, 0.6)]
+    runs = [made("random", 0, 0.5), made("dense", 0, 0.6), made("bcs", 0, 0.6, "random")]
     methods_table.record.write(methods_table.result("digits", SCALES["digits"], runs), tmp_path)
     (tmp_path / "random.md").write_text("# Random masks\n")
     (tmp_path / "dense.md").write_text("# Dense\n")
