@@ -83,7 +83,10 @@ class MLflowClient:
         return None if found is None else SimpleNamespace(experiment_id=found)
 
     def create_experiment(self, name: str) -> str:
-        return self._server.experiments.setdefault(name, str(len(self._server.experiments)))
+        if name in self._server.experiments:
+            raise ValueError(f"RESOURCE_ALREADY_EXISTS: {name}")
+        self._server.experiments[name] = str(len(self._server.experiments))
+        return self._server.experiments[name]
 
     def search_runs(self, experiment_ids: list[str], filter_string: str) -> list[MLflowRun]:
         match = re.fullmatch(r"tags\.`(\S+)` = '(\w+)'", filter_string)

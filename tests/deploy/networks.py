@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "resnet50": {"width": 0.125},
     "wideresnet20": {"width": 1, "shortcut": "B"},
     "wideresnet28": {"width": 1, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)},
+    "wideresnet": {"depth": 10, "width": 1},
     "vgg16": {"last_batch_norm": True},
     "vgg16-imagenet": {"head": "single", "image_size": 32},
     "preact-resnet18": {"width": 0.125, "last_batch_norm": True},

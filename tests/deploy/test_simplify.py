@@ -89,9 +89,10 @@ def test_many_random_networks_stay_the_same(case):
 def test_every_network_of_the_package_stays_the_same(name):
     smaller = check_same(package_case(name)[1], 2)
     left = kinds(smaller).count("Affine")
-    # Batch norms behind a sum (of 12 and 8 blocks, and the last), or behind a convolution that a shortcut reads too,
+    # Batch norms behind a sum (of 12, 3 and 8 blocks, and the last), or behind a convolution that a shortcut reads too,
     # have nowhere to go; nor have pixels normalised before a convolution with margins.
-    assert left == {"resnet18": 1, "wideresnet28": 12 + 1 + 1, "preact-resnet18": 8 + 1}.get(name, 0)
+    expected = {"resnet18": 1, "wideresnet28": 12 + 1 + 1, "wideresnet": 3 + 1, "preact-resnet18": 8 + 1}
+    assert left == expected.get(name, 0)
 
 
 def test_an_affine_folds_into_the_layer_before():

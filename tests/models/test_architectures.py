@@ -26,6 +26,10 @@ COUNTS = [
     ("wideresnet20", {"wide_stem": False}, 16_981_424, 16_992_218),
     ("wideresnet20", {"wide_stem": False, "shortcut": "B"}, 17_147_312, 17_159_898),
     ("wideresnet28", {}, 5_841_840, 5_849_050),
+    ("wideresnet", {"depth": 28, "width": 10}, 36_461_232, 36_479_194),
+    ("wideresnet", {}, 46_138_032, 46_160_474),
+    ("wideresnet", {"depth": 34, "width": 20}, 184_486_832, 184_531_674),
+    ("wideresnet", {"depth": 70, "width": 16}, 266_717_616, 266_796_506),
     ("vgg16", {}, 15_302_848, 15_311_818),
     ("vgg16", {"head": "single"}, 14_715_584, 14_724_042),
     ("vgg16-imagenet", {}, 138_344_128, 138_357_544),
@@ -57,6 +61,7 @@ SMALL = {
     "resnet50": {"width": 0.125},
     "wideresnet20": {"width": 1},
     "wideresnet28": {"width": 1},
+    "wideresnet": {"depth": 10, "width": 1},
     "vgg16-imagenet": {"head": "single", "image_size": 32},
     "preact-resnet18": {"width": 0.125},
 }
@@ -167,6 +172,15 @@ def test_option_a_takes_every_second_pixel_and_appends_zero_channels():
     assert torch.equal(SubsamplePad(1, 2, 2)(x), expected)
 
 
+def test_a_wideresnet_of_28_layers_is_the_one_of_that_name():
+    torch.manual_seed(0)
+    named = build("wideresnet28", width=2).state_dict()
+    torch.manual_seed(0)
+    sized = build("wideresnet", depth=28, width=2).state_dict()
+    assert list(named) == list(sized)
+    assert all(torch.equal(tensor, sized[name]) for name, tensor in named.items())
+
+
 def test_preactivation_shortcuts_have_no_batch_norm_and_share_the_first_activation():
     model, _ = small("wideresnet28", width=2)
     block = model.layer2[0].double()
@@ -208,6 +222,11 @@ def test_digits_network_is_small():
         ("resnet20", {"shortcut": "C"}, "shortcut"),
         ("wideresnet20", {"width": 0}, "width"),
         ("wideresnet28", {"width": 2.5}, "width"),
+        ("wideresnet", {"width": 0}, "width"),
+        ("wideresnet", {"depth": 4}, "an integer of at least 10"),
+        ("wideresnet", {"depth": 32}, "6 n \\+ 4 layers"),
+        ("wideresnet", {"depth": 28.0}, "depth"),
+        ("wideresnet", {"depth": 6 * 10**9 + 4}, "1000 at most"),
         ("vgg16", {"image_size": 15}, "at least 16"),
         ("vgg16", {"image_size": 31, "head": "single"}, "at least 32"),
         ("vgg16", {"head": "double"}, "head"),

@@ -17,6 +17,7 @@ SMALL = {
     "resnet50": {"width": 0.125},
     "wideresnet20": {"width": 1},
     "wideresnet28": {"width": 1},
+    "wideresnet": {"depth": 10, "width": 1},
     "vgg16-imagenet": {"head": "single", "image_size": 32, "num_classes": 10},
     "preact-resnet18": {"width": 0.125},
 }

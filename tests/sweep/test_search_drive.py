@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from small_sweeps import small
 
 import gossamer
 from gossamer.cli.main import main
@@ -31,15 +32,10 @@ pytest.importorskip("optuna")
 
 SEARCH: dict[str, Any] = {
     "name": "tiny",
-    "base": {
-        "name": "small",
-        "data": {"name": "digits", "train_n": 100, "split": {"held_out": 0.2}},
-        "model": {"name": "digits-cnn"},
-        "threat": "linf:0.15",
-        "method": {"name": "random", "density": 0.5},
-        "training": {"epochs": 1, "batch_size": 50, "probes": [{"part": "held_out", "n": 50}]},
-        "machine": {"threads": 1, "checkpoint_seconds": 0},
-    },
+    "base": small(
+        data={"name": "digits", "train_n": 100, "split": {"held_out": 0.2}},
+        training={"epochs": 1, "batch_size": 50, "probes": [{"part": "held_out", "n": 50}]},
+    ),
     "space": {"method.density": {"low": 0.05, "high": 0.5, "log": True}},
     "objectives": [{"maximize": "robust"}, {"minimize": "nonzeros"}],
     "evaluation": {"attack": "fgsm", "n": 50},

@@ -5,20 +5,17 @@ from typing import Any
 
 import pytest
 import yaml
+from small_sweeps import small
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import run_name
 from gossamer.sweep.search.spec import base_recipe, check_search, load_search, recipe_of
 
-BASE: dict[str, Any] = {
-    "name": "small",
-    "data": {"name": "digits", "train_n": 100, "split": {"held_out": 0.2}},
-    "model": {"name": "digits-cnn"},
-    "threat": "linf:0.15",
-    "method": {"name": "random", "density": 0.5},
-    "training": {"epochs": 1, "probes": [{"part": "held_out", "attacks": ["fgsm"]}, {"part": "test"}]},
-    "evaluation": [{"attack": "pgd-50-10"}],
-}
+BASE = small(
+    data={"name": "digits", "train_n": 100, "split": {"held_out": 0.2}},
+    training={"epochs": 1, "probes": [{"part": "held_out", "attacks": ["fgsm"]}, {"part": "test"}]},
+    evaluation=[{"attack": "pgd-50-10"}],
+)
 SEARCH: dict[str, Any] = {
     "name": "tiny",
     "base": BASE,

@@ -3,68 +3,23 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from small_sweeps import CORNER, command, digests, planned
 
 from gossamer.cli.main import main
-from gossamer.deploy.about import weights_sha256
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
 from gossamer.sweep.drive import drive
 from gossamer.sweep.local import LocalEngine
-from gossamer.sweep.plan import Plan, plan
 from gossamer.sweep.results import read_results
 from gossamer.sweep.slurm import SlurmEngine
-from gossamer.sweep.spec import expand, load_sweep
 from gossamer.sweep.store import Store
 from gossamer.sweep.tasks import phase_task
-
-SWEEP: dict[str, Any] = {
-    "name": "corner",
-    "base": {
-        "name": "small",
-        "data": {"name": "digits", "train_n": 300},
-        "model": {"name": "digits-cnn"},
-        "threat": "linf:0.15",
-        "objective": {"name": "adversarial"},
-        "attack": {"steps": 2},
-        "method": {"name": "rewinding", "density": 0.5, "rewind_epoch": 1},
-        "training": {"epochs": 3, "batch_size": 32},
-        "evaluation": [{"attack": "fgsm", "n": 50}],
-        "machine": {"threads": 1, "checkpoint_seconds": 0},
-    },
-    "axes": {"strategy": {"field": "method.choose", "values": ["magnitude", "random"]}},
-}
-
-
-def planned() -> Plan:
-    return plan(expand(load_sweep(SWEEP)))
-
-
-def digests(root: Path) -> dict[str, dict[str, str]]:
-    """Return the digests of the tensors in all states of all finished phases."""
-    store = Store(str(root))
-    found = {key: store.find(key) for key in store.keys()}  # noqa: SIM118
-    return {
-        key: {name: weights_sha256(atomic.read_safetensors(root / each.name)) for name, each in record.states.items()}
-        for key, record in found.items()
-        if record
-    }
-
-
-def end(root: Path) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
-    """Return what a sweep ended in: the digests of all states, and the table of its results."""
-    return digests(root), [dict(row) for row in read_results(SWEEP, root)]
-
-
-def stored(root: Path) -> dict[str, int]:
-    """Return how often somebody began to store each phase."""
-    return {each.name: len(list(each.glob("*/"))) for each in (root / "phases").iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +43,7 @@ def _quiet(_line: str) -> None:
 
 def test_two_strategies_are_one_dense_training_and_two_sparse_ones(undisturbed: Path):
     assert len(digests(undisturbed)) == 3
-    table = read_results(SWEEP, undisturbed)
+    table = read_results(CORNER, undisturbed)
     assert len(table) == 2
     assert all(table.column("done"))
 
@@ -115,12 +70,6 @@ def test_killed_workers_change_nothing(undisturbed: Path, tmp_path: Path):
     assert outcome.complete, outcome.failed
     assert sum("killed by SIGKILL" in line for line in told) == 3
     assert digests(tmp_path) == digests(undisturbed)
-
-
-def command(tmp_path: Path) -> list[str]:
-    path = tmp_path / "corner.yaml"
-    path.write_text(yaml.safe_dump(SWEEP))
-    return [sys.executable, "-m", "gossamer", "sweep", str(path), "--store", str(tmp_path / "store"), "--slots", "2"]
 
 
 @pytest.mark.long
@@ -209,7 +158,7 @@ def test_a_dry_run_prints_the_graph_and_trains_nothing(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     path = tmp_path / "corner.yaml"
-    path.write_text(yaml.safe_dump(SWEEP))
+    path.write_text(yaml.safe_dump(CORNER))
     assert gossamer(["sweep", str(path), "--store", str(tmp_path / "store"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "corner: 2 cases, 2 runs" in said
@@ -222,7 +171,7 @@ def test_a_dry_run_prints_the_graph_and_trains_nothing(
     said = capsys.readouterr().out
     assert "runs put together and evaluated: 2 of 2" in said
     assert "left to train: about 0.0 min of one worker" in said
-    longer = {**SWEEP, "set": {"training.epochs": 4}}
+    longer = {**CORNER, "set": {"training.epochs": 4}}
     path.write_text(yaml.safe_dump(longer))
     assert gossamer(["sweep", str(path), "--store", str(undisturbed), "--dry-run"]) == 0
     assert "nothing to go by" not in capsys.readouterr().out
@@ -245,7 +194,7 @@ def test_flags_that_cannot_be_are_refused(
     flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     path = tmp_path / "corner.yaml"
-    path.write_text(yaml.safe_dump(SWEEP))
+    path.write_text(yaml.safe_dump(CORNER))
     own = [] if "--store" in flags else ["--store", str(tmp_path / "store")]
     assert gossamer(["sweep", str(path), *own, *flags]) == 2
     assert said in capsys.readouterr().err

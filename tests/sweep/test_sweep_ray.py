@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep_engines import digests, end, planned, stored
-from test_sweep_tasks import done_all
+from small_sweeps import digests, done_all, end, planned, stored
 
 from gossamer.errors import ConfigError
 from gossamer.sweep import ray_engine as room

@@ -14,8 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import pytest
-from test_sweep_engines import command, end, planned, stored
-from test_sweep_tasks import done_all
+from small_sweeps import command, done_all, end, planned, stored
 
 from gossamer.errors import ConfigError
 from gossamer.sweep.ray_engine import RayEngine

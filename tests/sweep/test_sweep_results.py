@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_sweeps import small
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import run_name
@@ -15,15 +16,10 @@ from gossamer.sweep.results import Results, read_results
 from gossamer.sweep.spec import expand, load_sweep
 
 SWEEP: dict[str, Any] = {
-    "base": {
-        "data": {"name": "digits", "train_n": 200},
-        "model": {"name": "digits-cnn"},
-        "threat": "linf:0.15",
-        "method": {"name": "random", "density": 0.1},
-        "training": {"epochs": 1},
-        "evaluation": [{"attack": "fgsm", "n": 50}, {"attack": "fgsm", "n": 20, "eps": [0.1]}],
-        "machine": {"threads": 1},
-    },
+    "base": small(
+        training={"epochs": 1},
+        evaluation=[{"attack": "fgsm", "n": 50}, {"attack": "fgsm", "n": 20, "eps": [0.1]}],
+    ),
     "axes": {"density": {"field": "method.density", "values": [0.5, 0.1]}, "seed": {"seeds": 2}},
 }
 

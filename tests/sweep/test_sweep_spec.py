@@ -7,17 +7,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from small_sweeps import small
 
 from gossamer.errors import ConfigError
 from gossamer.sweep.spec import Sweep, expand, load_sweep
 
-BASE: dict[str, Any] = {
-    "data": {"name": "digits"},
-    "model": {"name": "digits-cnn"},
-    "threat": "linf:0.15",
-    "objective": {"name": "adversarial"},
-    "method": {"name": "random", "density": 0.1},
-}
+BASE = small(objective={"name": "adversarial"}, method={"name": "random", "density": 0.1})
 
 
 def sweep(axes: dict[str, Any], **more: Any) -> Sweep:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_sweeps
 import torch
+from small_sweeps import done_all
 
 from gossamer.errors import RunError
 from gossamer.recipe.load import validate
@@ -18,35 +20,14 @@ from gossamer.recipe.open import open_run
 from gossamer.recipe.train import train
 from gossamer.runs import RunFolder, atomic, lock, metrics
 from gossamer.sweep import tasks as room
-from gossamer.sweep.plan import Plan, plan
-from gossamer.sweep.spec import expand, load_sweep
+from gossamer.sweep.plan import Plan
 from gossamer.sweep.store import Store
 from gossamer.sweep.tasks import is_done, perform, phase_task, run_task
-
-BASE: dict[str, Any] = {
-    "name": "small",
-    "data": {"name": "digits", "train_n": 200},
-    "model": {"name": "digits-cnn"},
-    "threat": "linf:0.15",
-    "objective": {"name": "adversarial"},
-    "attack": {"steps": 1},
-    "method": {"name": "rewinding", "density": 0.5, "rewind_epoch": 1},
-    "training": {"epochs": 3, "batch_size": 64},
-    "evaluation": [{"attack": "fgsm", "n": 50}],
-    "machine": {"threads": 1, "checkpoint_seconds": 0},
-}
 
 
 def planned(**axes: Any) -> Plan:
     chosen = axes or {"density": {"field": "method.density", "values": [0.5, 0.1]}}
-    return plan(expand(load_sweep({"base": BASE, "axes": chosen})))
-
-
-def done_all(graph: Plan, root: Path) -> None:
-    for node in graph.phases.values():
-        perform(phase_task(node, str(root)))
-    for run in graph.runs:
-        perform(run_task(run, str(root)))
+    return small_sweeps.planned({"base": small_sweeps.rewound(), "axes": chosen})
 
 
 def stored(path: Path) -> dict[str, torch.Tensor]:

@@ -1,31 +1,28 @@
 """Do several processes train the network that one would? Equal sums in another order, in float64, on digits."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import started, together, trained_together
 from safetensors.torch import load_file
+from together import StopAfter
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.build import build_data, build_phases
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.train import train
-from gossamer.runs import RunFolder, metrics
+from gossamer.runs import RunFolder, checkpoints, metrics
 from gossamer.runs.environment import environment
 from gossamer.seeding import Draws, Part
 from gossamer.training import ranks as place_among_others
 from gossamer.training.devices import Place
+from gossamer.training.interruption import Interrupted
 from gossamer.training.ranks import ALONE, Ranks
 from gossamer.training.together import check_together
 
-SCRIPT = Path(__file__).parent / "together.py"
 BASE: dict[str, Any] = {
     "data": {"name": "digits", "train_n": 96, "augmentation": {"crop": 1, "flip": 0.5}, "split": {"held_out": 0.05}},
     "model": {"name": "digits-cnn"},
@@ -77,31 +74,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def together(cases: dict[str, Any], folder: Path, count: int = 2, **environ: str) -> subprocess.Popen[str]:
-    listed = folder / "cases.json"
-    listed.write_text(json.dumps(cases))
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
-            *(str(SCRIPT), str(listed), str(folder)),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def trained_together(cases: dict[str, Any], folder: Path, count: int = 2) -> None:
-    process = together(cases, folder, count)
-    try:
-        said, _ = process.communicate(timeout=900)
-    finally:
-        process.kill()
-    assert process.returncode == 0, said
-
-
 def assert_same(alone: Path, others: Path, *, within: float) -> None:
     before, after = RunFolder(alone), RunFolder(others)
     mine, theirs = (load_file(run.state("final")) for run in (before, after))
@@ -110,6 +82,8 @@ def assert_same(alone: Path, others: Path, *, within: float) -> None:
         assert torch.equal(value == 0, theirs[name] == 0), name
         assert torch.allclose(value.double(), theirs[name].double(), rtol=0, atol=within), name
     for one, two in zip(metrics.read(before), metrics.read(after), strict=True):
+        # As many steps an epoch: the batch is that of all processes together.
+        assert (one["epoch"], one["step"]) == (two["epoch"], two["step"])
         told = {key for key, value in one.items() if isinstance(value, float) and "second" not in key}
         for key in told:
             assert two[key] == pytest.approx(one[key], rel=1e-6, abs=1e-9), key
@@ -149,20 +123,61 @@ def test_without_synchronised_batch_norm_the_first_statistics_count_and_ranks_ag
 @pytest.mark.long
 def test_a_killed_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     recipe = case(training={"epochs": 30, "batch_size": 32}, machine={**BASE["machine"], "checkpoint_seconds": 0.0})
-    process = together({"run": recipe}, tmp_path)
     last = tmp_path / "run" / "last.json"
-    until = time.monotonic() + 120
-    while not (last.exists() and json.loads(last.read_text())["step"] >= 12) and time.monotonic() < until:
-        time.sleep(0.1)
-    # As schedulers do: to every process, so that workers hear of it twice, from torchrun too.
-    os.killpg(process.pid, signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    with together({"run": recipe}, tmp_path) as processes:
+        processes.wait_for(lambda: last.exists() and json.loads(last.read_text())["step"] >= 12)
+        processes.stop()
+        assert processes.ended() != 0, processes.said
     stopped = json.loads((tmp_path / "run" / "status.json").read_text())
     assert stopped["state"] == "interrupted"
     train(recipe, out=tmp_path / "run", allow_numeric_drift=True)
     train(recipe, out=tmp_path / "alone")
     assert_same(tmp_path / "alone", tmp_path / "run", within=1e-4)
+
+
+# Without a state of its own, with one for every image, with one for the images of a batch.
+STATEFUL = {
+    "bcs-trades": case(),
+    "stored": CASES["objective-stored"],
+    "free-at": CASES["objective-free-at"],
+}
+STOP = 3
+"""Steps after which they are stopped: in the middle of an epoch, free-at between the replays of a batch."""
+
+
+@pytest.mark.long
+def test_what_one_process_began_two_finish(tmp_path: Path) -> None:
+    for name, recipe in STATEFUL.items():
+        with pytest.raises(Interrupted):
+            train(recipe, out=tmp_path / name, progress=StopAfter(STOP))
+    assert_stopped(tmp_path, processes=1)
+    trained_together(STATEFUL, tmp_path)
+    assert_those_of_one(tmp_path)
+
+
+@pytest.mark.long
+def test_what_two_processes_began_one_finishes(tmp_path: Path) -> None:
+    trained_together(STATEFUL, tmp_path, stop_after=STOP)
+    assert_stopped(tmp_path, processes=2)
+    for name, recipe in STATEFUL.items():
+        train(recipe, out=tmp_path / name, allow_numeric_drift=True)
+    assert_those_of_one(tmp_path)
+
+
+def assert_stopped(folder: Path, *, processes: int) -> None:
+    for name in STATEFUL:
+        begun = RunFolder(folder / name)
+        found = checkpoints.load_last(begun)
+        assert found is not None
+        assert found.meta["training"]["step"] == STOP
+        assert found.meta["identity"].get("processes", 1) == processes
+        assert not begun.state("final").exists()
+
+
+def assert_those_of_one(folder: Path) -> None:
+    for name, recipe in STATEFUL.items():
+        train(recipe, out=folder / "alone" / name)
+        assert_same(folder / "alone" / name, folder / name, within=2e-5)
 
 
 OTHERWISE = """
@@ -200,10 +215,8 @@ leave()
 def test_three_processes_exchange_agree_and_see_a_difference(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(OTHERWISE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", str(script)]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environ)
-    assert done.returncode == 0, done.stderr
+    with started(tmp_path, (str(script),), 3) as processes:
+        assert processes.ended() == 0, processes.said
 
 
 def test_draws_keyed_by_sample_are_those_of_the_place_in_the_whole_batch() -> None:

@@ -12,7 +12,7 @@ from gossamer.training.trackers import TRACKERS, refuse_missing
 from gossamer.training.trackers.mlflow import MLflow
 from gossamer.training.trackers.protocol import Tracked, Tracker
 from gossamer.training.trackers.wandb import WeightsAndBiases
-from trackers_in_memory import MLflowServer, WandbServer
+from trackers_in_memory import MLflowClient, MLflowServer, WandbServer
 
 PARAMETERS = {f"p.{number}": number for number in range(250)}
 RESULTS = {"pgd-50-10-linf-0.15/robust_accuracy": 0.4}
@@ -81,6 +81,33 @@ def test_mlflow_keeps_runs_and_experiments_apart(variables: pytest.MonkeyPatch, 
         MLflow().begin(Tracked(name="bcs", id=16 * digit, parameters={}, folder=tmp_path, step=0))
     assert len(server.runs) == 2
     assert list(server.experiments) == ["mine"]
+
+
+def test_runs_that_begin_at_once_share_one_mlflow_experiment(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = MLflowServer().install(variables)
+    find, looks = MLflowClient.get_experiment_by_name, iter([None])
+
+    def find_late(client: MLflowClient, name: str) -> Any:
+        # Another worker creates it between the first look and the creation.
+        if (first := next(looks, server)) is None:
+            server.experiments[name] = "7"
+            return first
+        return find(client, name)
+
+    variables.setattr(MLflowClient, "get_experiment_by_name", find_late)
+    assert MLflow().begin(tracked(tmp_path)) == 0
+    assert (len(server.runs), server.experiments) == (1, {"gossamer": "7"})
+
+
+def test_an_mlflow_experiment_that_is_refused_is_an_error(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    MLflowServer().install(variables)
+
+    def refuse(client: MLflowClient, name: str) -> str:
+        raise PermissionError(name)
+
+    variables.setattr(MLflowClient, "create_experiment", refuse)
+    with pytest.raises(PermissionError):
+        MLflow().begin(tracked(tmp_path))
 
 
 @pytest.mark.parametrize("online", [True, False])

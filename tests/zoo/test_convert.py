@@ -22,9 +22,11 @@ from torch import Tensor, nn
 import gossamer
 from gossamer.cli.main import main
 from gossamer.data import from_tensors
+from gossamer.deploy.sparse_file import MOST_NUMBERS
 from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.runs import atomic
 from gossamer.zoo.convert import check_clean, convert
+from gossamer.zoo.layouts import LAYOUTS, rename, unused
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -62,6 +64,9 @@ def assert_same_logits(reference: nn.Module, converted: nn.Module) -> None:
         ("hydra", "vgg16", VGG),
         ("robustbench-resnet", "resnet18", lambda: ResNet(PostBlock, (2, 2, 2, 2), 16, 100)),
         ("robustbench-wideresnet", "wideresnet28", lambda: WideResNet(width=3)),
+        ("hydra", "wideresnet", lambda: WideResNet(34, 2, sub_block1=True)),
+        ("robustbench-wideresnet", "wideresnet", lambda: WideResNet(10, 1, 7)),
+        ("robustbench-wideresnet", "wideresnet", lambda: WideResNet(70, 1, sub_block1=True)),
         ("robustbench-preact-v2", "preact-resnet18", lambda: ResNet(PreBlock, (2, 2, 2, 2), 8, pre=True)),
     ],
 )
@@ -84,6 +89,19 @@ def test_the_published_sizes_are_the_package_s(tmp_path: Path):
     found = convert(saved(tmp_path / "net.pt", state), layout="robustbench-resnet", model="resnet18")
     assert (found.parameters, found.weights, found.nonzero) == (11_173_962, 11_164_352, 0)
     assert found.options["width"] == 1.0
+
+
+@pytest.mark.parametrize(("depth", "width"), [(28, 10), (34, 10), (34, 20), (70, 16)])
+def test_depth_and_width_of_a_wideresnet_are_read_off_its_tensors(depth: int, width: int):
+    with torch.device("meta"):
+        reference = WideResNet(depth, width, sub_block1=True)
+        tensors = reference.state_dict()
+        source = LAYOUTS["robustbench-wideresnet"].models["wideresnet"]
+        options = source.options(tensors)
+        assert options == {"num_classes": 10, "in_channels": 3, "depth": depth, "width": width}
+        ours = gossamer.models.build("wideresnet", **options).state_dict()
+    used = {rename(source, name): tensor.shape for name, tensor in tensors.items() if unused(source, name) is None}
+    assert used == {name: tensor.shape for name, tensor in ours.items() if not name.startswith("normalize.")}
 
 
 @pytest.mark.parametrize("k", [1.0, 0.1, 0.013])
@@ -169,6 +187,22 @@ def test_statistics_in_the_file_go_into_the_network(tmp_path: Path, names: tuple
         convert(plain, layout="robustbench-preact-v2", model="preact-resnet18", mean=[0.5, 0.4, 0.3])
 
 
+def test_a_deep_network_behind_wrappers_is_found(tmp_path: Path):
+    """DataParallel around a normalisation around the network, as training codes save it."""
+    reference = Normalised(lively(WideResNet(34, 1, 20, sub_block1=True)), "normalize.mean", "normalize.std").eval()
+    state = {f"module.{name}": tensor for name, tensor in reference.checkpoint("model.").items()}
+    path = saved(tmp_path / "net.pt", {"model_state_dict": state, "epoch": 76})
+    found = convert(path, layout="robustbench-wideresnet", model="wideresnet")
+    assert_same_logits(reference, found.module)
+    assert {name: found.options[name] for name in ("depth", "width", "num_classes")} == {
+        "depth": 34,
+        "width": 1,
+        "num_classes": 20,
+    }
+    assert found.options["mean"] == pytest.approx([0.5, 0.4, 0.3])
+    assert any("sub_block1" in note for note in found.notes)
+
+
 def test_another_preact_network_of_the_same_names_is_warned_of(tmp_path: Path):
     torch.manual_seed(0)
     other = lively(
@@ -197,10 +231,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
         {**state, "block1.layer.1.conv1.weight": torch.zeros(3, 3)}, r"layer1\.1\.conv1\.weight \(3, 3\) instead of"
     )
     refused(WideResNet(bias=False).state_dict(), r"none for fc\.bias")
-    refused(WideResNet(34, 1).state_dict(), "a WideResNet of 28 layers.*got one of 34 layers")
+    refused(WideResNet(34, 1).state_dict(), "a WideResNet of 28 layers.*got one of 34 layers.*--model wideresnet")
     refused(WideResNet(70, 1).state_dict(), "got one of 70 layers")
     refused(ResNet(PostBlock, (2, 2, 2, 2), 8).state_dict(), r"a tensor fc\.weight of the layout")
     refused({}, "an empty one")
+    path = saved(tmp_path / "uneven.pt", {k: v for k, v in WideResNet(16).state_dict().items() if "2.layer.1" not in k})
+    with pytest.raises(DataError, match=r"none for layer2\.1\.bn1\.weight"):
+        convert(path, layout="robustbench-wideresnet", model="wideresnet")
     path = saved(tmp_path / "deep.pt", ResNet(PostBlock, (3, 4, 6, 3), 8).state_dict())
     with pytest.raises(DataError, match=r"layer1\.2"):
         convert(path, layout="robustbench-resnet", model="resnet18")
@@ -310,6 +347,19 @@ def test_the_command_writes_a_folder_that_loads(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "other").exists()
     assert command(path, *given, "--expect-clean", 0.9, "-o", tmp_path / "other") == 2
     assert command(path, *given, "--mean", "a,b", "-o", tmp_path / "other") == 2
+
+
+def test_a_folder_of_another_depth_loads(tmp_path: Path):
+    reference = lively(WideResNet(16, 1))
+    path = saved(tmp_path / "n.pt", reference.state_dict())
+    assert command(path, "--layout", "robustbench-wideresnet", "--model", "wideresnet", "-o", tmp_path / "net") == 0
+    found = gossamer.load(tmp_path / "net")
+    assert_same_logits(reference, found.module)
+    assert found.manifest.network.options["depth"] == 16
+    largest = found.manifest.network.options | {"depth": 70, "width": 16}
+    with torch.device("meta"):
+        state = gossamer.models.build("wideresnet", **largest).state_dict()
+    assert sum(tensor.numel() for tensor in state.values()) <= MOST_NUMBERS
 
 
 def test_the_command_writes_one_file_of_plain_tensors(tmp_path: Path):

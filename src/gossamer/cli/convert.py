@@ -19,7 +19,7 @@ from gossamer.zoo.publish import check_license
 def convert(
     file: Annotated[Path, typer.Argument(help="a checkpoint that torch.save or safetensors wrote")],
     layout: Annotated[str, typer.Option(help=f"whose: {', '.join(LAYOUTS)}")],
-    model: Annotated[str, typer.Option(help="which network it is: resnet18, wideresnet28, vgg16, ...")],
+    model: Annotated[str, typer.Option(help="which network it is: resnet18, wideresnet, vgg16, ...")],
     output: Annotated[Path, typer.Option("--output", "-o", help="a folder for gossamer.load, or a .safetensors file")],
     density: Annotated[
         float | None, typer.Option(help="the share of each layer that HYDRA's scores keep; the file does not say it")

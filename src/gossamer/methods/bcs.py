@@ -27,6 +27,7 @@ INITIAL: Mapping[str, Mapping[str, float]] = {
     # Not published with this method; read by analogy.
     "resnet20": _RESNET,
     "wideresnet20": _RESNET,
+    "wideresnet": _WIDERESNET,
     "preact-resnet18": _RESNET,
     "mobilenetv2": _ENDS,
 }

@@ -1,4 +1,4 @@
-"""Residual networks with pre-activation blocks: WideResNet-28-k and PreAct ResNet-18.
+"""Residual networks with pre-activation blocks: WideResNet-n-k and PreAct ResNet-18.
 
 Identity mappings in deep residual networks (He et al., ECCV 2016); Wide residual networks (Zagoruyko and Komodakis,
 BMVC 2016). Where a block changes shape, its first batch norm and ReLU also feed the shortcut, a 1x1 convolution
@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from gossamer.errors import ConfigError
 from gossamer.models.ends import Ends, assemble, check_integer, scaled
 from gossamer.models.layers import conv1x1, conv3x3
+
+DEEPEST = 1000
+"""Layers a WideResNet has at most: a number that a file names must not build blocks without end."""
 
 
 class PreActBlock(nn.Module):
@@ -47,6 +51,34 @@ def _preact(depths: Sequence[int], widths: Sequence[int], stem_width: int, ends:
     return assemble(body, ends)
 
 
+def wideresnet(
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: int = 32,
+    depth: int = 34,
+    width: int = 10,
+    last_batch_norm: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """Return WideResNet-n-k without dropout; depth: n = 6 blocks a stage + 4; width: the widening factor k.
+
+    The three stages are widened, not the stem. Raises ConfigError for another depth.
+    """
+    ends = Ends(
+        num_classes=num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        last_batch_norm=last_batch_norm,
+        mean=mean,
+        std=std,
+    )
+    _check_depth(depth)
+    check_integer("width", width, least=1)
+    return _preact((depth // 6,) * 3, scaled((16, 32, 64), width), 16, ends)
+
+
 def wideresnet28(
     *,
     num_classes: int = 10,
@@ -58,16 +90,16 @@ def wideresnet28(
     std: Sequence[float] | None = None,
 ) -> nn.Module:
     """Return WideResNet-28-k without dropout; width: the widening factor k of the three stages (not of the stem)."""
-    ends = Ends(
+    return wideresnet(
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=image_size,
+        depth=28,
+        width=width,
         last_batch_norm=last_batch_norm,
         mean=mean,
         std=std,
     )
-    check_integer("width", width, least=1)
-    return _preact((4, 4, 4), scaled((16, 32, 64), width), 16, ends)
 
 
 def preact_resnet18(
@@ -91,3 +123,15 @@ def preact_resnet18(
     )
     widths = scaled((64, 128, 256, 512), width)
     return _preact((2, 2, 2, 2), widths, widths[0], ends)
+
+
+def _check_depth(depth: object) -> None:
+    check_integer("depth", depth, least=10)
+    if depth in range(10, DEEPEST + 1, 6):
+        return
+    raise ConfigError(
+        "depth",
+        expected=f"6 n + 4 layers, n blocks in each of three stages, {DEEPEST} at most",
+        got=depth,
+        remedy="write 28, 34, 40 or 70, say",
+    )

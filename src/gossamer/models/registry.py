@@ -10,7 +10,7 @@ from torch import nn
 from gossamer.errors import ConfigError
 from gossamer.models.digits import digits_cnn
 from gossamer.models.mobilenet import mobilenetv2
-from gossamer.models.preact import preact_resnet18, wideresnet28
+from gossamer.models.preact import preact_resnet18, wideresnet, wideresnet28
 from gossamer.models.resnet import (
     resnet18,
     resnet20,
@@ -25,6 +25,7 @@ from gossamer.models.vgg import vgg16, vgg16_imagenet
 
 RESNET = "He et al., Deep residual learning for image recognition, CVPR 2016"
 LIU = "Liu et al., Robust binary models by pruning randomly-initialized networks, NeurIPS 2022"
+ZAGORUYKO = "Zagoruyko and Komodakis, Wide residual networks, BMVC 2016"
 BCS = "Ozdenizci and Legenstein, Training adversarially robust sparse networks, ICML 2021"
 
 
@@ -83,8 +84,14 @@ MODELS: Mapping[str, ModelEntry] = {
     "wideresnet28": ModelEntry(
         factory=wideresnet28,
         description="WideResNet-28-k, pre-activation",
-        reference="Zagoruyko and Komodakis, Wide residual networks, BMVC 2016",
+        reference=ZAGORUYKO,
         published={"width": (4, 10)},
+    ),
+    "wideresnet": ModelEntry(
+        factory=wideresnet,
+        description="WideResNet-n-k of any depth, pre-activation",
+        reference=ZAGORUYKO,
+        published={"depth": (16, 22, 28, 34, 40, 70), "width": (1, 2, 4, 8, 10, 12, 16, 20)},
     ),
     "vgg16": ModelEntry(
         factory=vgg16,

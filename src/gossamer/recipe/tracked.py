@@ -1,6 +1,6 @@
 """What do trackers see of a run? Its recipe as flat parameters, and its results by name."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,6 +33,12 @@ def make_trackers(recipe: Recipe) -> dict[str, Tracker]:
     return {name: TRACKERS[name]() for name in names}
 
 
+def check_trackers(recipes: Iterable[Recipe]) -> None:
+    """Raise ConfigError for a tracker of these recipes that is not installed or has no key: now, not once they end."""
+    for name in dict.fromkeys(name for recipe in recipes for name in recipe.machine.all_trackers):
+        TRACKERS[name]()
+
+
 def tracking(trackers: Mapping[str, Tracker], run: RunFolder, recipe: Recipe, tell: Callable[[str], None]) -> Tracking:
     """Return what tells trackers of a run of a recipe."""
     told = parameters(recipe)
@@ -60,7 +66,7 @@ def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
 
 
 def results(run: RunFolder) -> dict[str, float]:
-    """Return what was measured of a finished run on its test part: accuracies by evaluation, weights and work."""
+    """Return what was measured of a finished run: accuracies by evaluation, which names its part, weights and work."""
     found: dict[str, float] = {}
     if run.result("network").exists():
         network = records.read_network(run)
@@ -68,8 +74,6 @@ def results(run: RunFolder) -> dict[str, float]:
         found |= {} if network.work_ratio is None else {"work_ratio": network.work_ratio}
     for path in records.evaluation_files(run):
         measured = records.read_evaluation(path)
-        if measured.dataset.part != "test":
-            continue
         found[f"{path.stem}/clean_accuracy"] = measured.clean_accuracy
         found[f"{path.stem}/n"] = measured.n
         for outcome in measured.attacks:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gossamer.errors import ConfigError, GossamerError
+from gossamer.recipe.tracked import check_trackers
 from gossamer.sweep.engine import Ended, Engine, Handle
 from gossamer.sweep.plan import Plan
 from gossamer.sweep.tasks import Task, is_done, phase_task, run_task
@@ -155,8 +156,9 @@ def drive(
 
     Whatever fails keeps back only what comes after it. A worker that dies is replaced, `attempts` times in all. On an
     interrupt the tasks are asked to end, and the interrupt goes on. Called again, also by another process, it goes on
-    with what is left. Raises RunError for a store that is damaged.
+    with what is left. Raises ConfigError for a tracker that could hear of no run, RunError for a damaged store.
     """
+    check_trackers(run.recipe for run in plan.runs)
     work = Work(engine=engine, attempts=attempts, tell=tell)
     work.add(tasks_of(plan, root, data_dir))
     tell(f"{len(work.done)} of {len(work.tasks)} tasks were done before")

@@ -87,10 +87,10 @@ class _Process:
         code = self.process.poll()
         if code is None:
             return None
-        if code == 0:
-            return Ended(ok=True, message="done")
         told = self.log.read_text(encoding="utf-8", errors="replace")[-_TOLD:].strip().splitlines()
         last = told[-1] if told else "it said nothing"
+        if code == 0:
+            return Ended(ok=True, message=last)
         if code == FAILED:
             return Ended(ok=False, message=f"{last} (all of it: {self.log})")
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

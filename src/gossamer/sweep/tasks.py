@@ -17,10 +17,12 @@ from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import train, train_one
 from gossamer.runs import RunFolder, atomic, lock, records, status
 from gossamer.sweep.files import LocalFiles
+from gossamer.sweep.followed import keep_ids, untold
 from gossamer.sweep.plan import PhaseNode, RunNode
 from gossamer.sweep.store import PhaseRecord, Store
 from gossamer.training.job import now
 from gossamer.training.phases import epoch_state
+from gossamer.training.progress import PlainLines
 from gossamer.training.run import FINAL
 
 POLL = 2.0
@@ -114,9 +116,8 @@ def perform(task: Task) -> str:
             return "another did it"
         if task.kind == "phase":
             _train(task, folder)
-        else:
-            _put_together(task, folder)
-    return "done"
+            return "done"
+        return "; ".join(filter(None, ["done", _put_together(task, folder)]))
 
 
 @contextmanager
@@ -182,11 +183,16 @@ def _discard(folder: RunFolder) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
-def _put_together(task: Task, folder: RunFolder) -> None:
-    """Make a run folder of what its phases gave, as if one process had trained it, and evaluate it."""
-    store = Store(task.root)
-    phases = list(task.parents)
-    if (begun := _standing(store, task.key)) is not None and begun["phases"] != phases:
+def _put_together(task: Task, folder: RunFolder) -> str:
+    """Make a run folder of what its phases gave, as if one process had trained it, evaluate it and tell its trackers.
+
+    Returns which of these do not hold it, where there are any.
+    """
+    store, recipe = Store(task.root), validate(task.recipe)
+    phases, trackers = list(task.parents), recipe.machine.all_trackers
+    begun = _standing(store, task.key)
+    other = begun is not None and begun["phases"] != phases
+    if other:
         _discard(folder)
     _stand(store, task.key, {"phases": phases, "done": False})
     found = _fetch(store, task, folder)
@@ -195,14 +201,18 @@ def _put_together(task: Task, folder: RunFolder) -> None:
         atomic.copy(folder.state(f"{found[-1].phase}.end"), folder.state(FINAL))
         atomic.write_text(folder.metrics, "".join(f"{json.dumps(line)}\n" for line in lines))
         status.write(folder, _status(found, lines))
-    train(validate(task.recipe), out=folder.path, data_dir=_data_dir(task), allow_numeric_drift=True)
     files = store.files
+    if not isinstance(files, LocalFiles):
+        keep_ids(files, task.key, folder, trackers, anew=other)
+    train(recipe, out=folder.path, data_dir=_data_dir(task), allow_numeric_drift=True, progress=PlainLines())
+    told = untold(folder, trackers)
     if not isinstance(files, LocalFiles):
         for path in sorted(folder.path.rglob("*")):
             name = path.relative_to(folder.path)
             if path.is_file() and name.parts[0] not in _PRIVATE:
                 files.put(path, f"runs/{task.key}/{name.as_posix()}")
     _stand(store, task.key, {"phases": phases, "done": True})
+    return told
 
 
 def _standing(store: Store, run: str) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ The layouts are those of HYDRA's release (Sehwag et al., NeurIPS 2020) and of Ro
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -87,19 +87,30 @@ def _resnet_options(tensors: Tensors) -> dict[str, Any]:
 
 
 def _wide_options(tensors: Tensors) -> dict[str, Any]:
-    blocks = {name.split(".")[2] for name in tensors if name.startswith("block1.layer.")}
-    if len(blocks) not in (0, 4):
-        raise DataError(
-            "checkpoint",
-            expected="a WideResNet of 28 layers, 4 blocks a stage",
-            got=f"one of {6 * len(blocks) + 4} layers, {len(blocks)} blocks a stage",
-            remedy="the package has WideResNet-28-k alone: evaluate this network by --model package.module:factory",
-        )
     return {
         "num_classes": _size(tensors, "fc.weight"),
         "in_channels": _size(tensors, "conv1.weight", 1),
+        "depth": _wide_depth(tensors),
         "width": _size(tensors, "block1.layer.0.conv1.weight") // 16,
     }
+
+
+def _wide28_options(tensors: Tensors) -> dict[str, Any]:
+    options = _wide_options(tensors)
+    if (depth := options.pop("depth")) == 28:
+        return options
+    raise DataError(
+        "checkpoint",
+        expected="a WideResNet of 28 layers, 4 blocks a stage",
+        got=f"one of {depth} layers, {depth // 6} blocks a stage",
+        remedy="choose --model wideresnet, which has any depth",
+    )
+
+
+def _wide_depth(tensors: Tensors) -> int:
+    """Return the layers of a WideResNet: six for each block of the first stage, and four."""
+    blocks = {found[1] for name in tensors if (found := re.match(r"block1\.layer\.(\d+)\.", name))}
+    return 6 * len(blocks) + 4
 
 
 def _vgg_options(tensors: Tensors) -> dict[str, Any]:
@@ -136,6 +147,8 @@ _WIDE = Source(
     unused=((r"sub_block1\..*", "sub_block1 is built by the original and never called"),),
 )
 
+_WIDE28 = replace(_WIDE, options=_wide28_options)
+
 _WHICH_SHORTCUT = (
     "names and shapes are the same where shortcuts read the input of their block instead of its activation, which is "
     "another network: --expect-clean tells them apart"
@@ -168,17 +181,16 @@ def _vgg_rules() -> Rules:
 
 
 _RESNETS = {"resnet18": _RESNET, "resnet34": _RESNET, "resnet50": _RESNET}
+_WIDES = {"wideresnet28": _WIDE28, "wideresnet": _WIDE}
 
 LAYOUTS: Mapping[str, Layout] = {
     "hydra": Layout(
         summary="HYDRA's release: state_dict with popup_scores, or the dense one it writes beside",
-        models={**_RESNETS, "wideresnet28": _WIDE, "vgg16": Source(rules=_vgg_rules(), options=_vgg_options)},
+        models={**_RESNETS, **_WIDES, "vgg16": Source(rules=_vgg_rules(), options=_vgg_options)},
         scored=True,
     ),
     "robustbench-resnet": Layout(summary="RobustBench's ResNet for CIFAR", models=_RESNETS),
-    "robustbench-wideresnet": Layout(
-        summary="RobustBench's WideResNet of 28 layers, as TRADES has it", models={"wideresnet28": _WIDE}
-    ),
+    "robustbench-wideresnet": Layout(summary="RobustBench's WideResNet, as TRADES has it", models=_WIDES),
     "robustbench-preact-v2": Layout(
         summary="RobustBench's PreAct ResNet, shortcuts after the activation, batch norm before pooling",
         models={"preact-resnet18": _PREACT},

@@ -9,13 +9,15 @@ from typing import Any
 
 from gossamer.errors import ConfigError, GossamerError, RunError
 from gossamer.recipe.schema import Recipe
+from gossamer.recipe.tracked import check_trackers
 from gossamer.runs import RunFolder, atomic, lock, metrics
 from gossamer.sweep.drive import ATTEMPTS, Told, Work, tasks_of
 from gossamer.sweep.engine import Engine
+from gossamer.sweep.followed import untold
 from gossamer.sweep.plan import Readings, plan
 from gossamer.sweep.search.measures import check_timing, needs_timing, time_run, values_of
 from gossamer.sweep.search.pruning import Curve, verdict
-from gossamer.sweep.search.spec import COSTS, Parameters, Search, check_search, recipe_of, told
+from gossamer.sweep.search.spec import COSTS, Parameters, Search, base_recipe, check_search, recipe_of, told
 from gossamer.sweep.search.study import Trial, Trials, open_trials
 from gossamer.sweep.spec import Case
 from gossamer.sweep.store import Store
@@ -61,6 +63,7 @@ def run_search(
     """
     check_search(search)
     check_timing(search)
+    check_trackers([base_recipe(search)])
     with _held(search, root), open_trials(search, root) as trials:
         work = Work(engine=engine, attempts=attempts, tell=lambda _line: None)
         searching = _Searching(search=search, root=root, trials=trials, work=work, data_dir=data_dir, tell=tell)
@@ -168,7 +171,8 @@ class _Searching:
         self.finished[trial.run.name] = None
         self.failures = 0
         shown = ", ".join(f"{name} {value:.6g}" for name, value in zip(self.search.measures, values, strict=True))
-        self.tell(f"trial {number} is done: {shown}")
+        missed = untold(trial.run, trial.recipe.machine.all_trackers)
+        self.tell(f"trial {number} is done: {shown}" + (f"; {missed}" if missed else ""))
 
     def _time(self, number: int) -> None:
         try:

@@ -38,6 +38,12 @@ class Note:
             )
 
 
+def taken_down(run: RunFolder, name: str) -> bool:
+    """Tell whether a tracker has taken a finished run down to its end; raises RunError for a damaged note."""
+    path = run.tracker(name)
+    return path.exists() and records.read(Note, path).done
+
+
 class Courier:
     """Brings one tracker what happens in one run; never raises, and never makes the caller wait but in `wait`.
 

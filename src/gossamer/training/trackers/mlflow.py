@@ -59,7 +59,16 @@ class MLflow:
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "gossamer")
         found = self._client.get_experiment_by_name(name)
-        return self._client.create_experiment(name) if found is None else found.experiment_id
+        if found is not None:
+            return found.experiment_id
+        try:
+            return self._client.create_experiment(name)
+        # Another run may have created it meanwhile: those of a sweep end at the same time.
+        except Exception:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
 
     def _parameters(self, parameters: Mapping[str, object], known: Mapping[str, str]) -> None:
         param = self._mlflow.entities.Param
