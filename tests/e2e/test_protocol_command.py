@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gossamer.cli.main import main
-from gossamer.cli.protocol import PROTOCOLS
+from gossamer.recipe.protocols import PROTOCOLS
 
 SMALL = ["--set", "training.epochs=1", "--set", "attack.steps=2", "--set", "evaluation=[]"]
 

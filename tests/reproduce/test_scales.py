@@ -40,7 +40,8 @@ def test_every_place_has_its_cases_once_and_some_stand_beside_published_ones(wri
         entry = load_entry(f"{name}/{which}")
         found = places(entry, ours, study)
         at = [frozenset(place.at.items()) for place in found]
-        assert len(set(at)) == len(at), which
+        read = [(each, name) for each, place in zip(at, found, strict=True) for name in place.measures]
+        assert len(set(read)) == len(read), which
         assert all(place.measures and set(place.measures) <= set(entry.measures) for place in found), which
         assert not found or set(at) & {frozenset(cell.at.items()) for cell in entry.cells}, which
 
@@ -48,4 +49,5 @@ def test_every_place_has_its_cases_once_and_some_stand_beside_published_ones(wri
 def test_every_sweep_is_used(written: tuple[str, Study]):
     _, study = written
     parts = [(ours, part) for ours in study.entries.values() for part in ours.parts]
-    assert {part.sweep or ours.sweep for ours, part in parts} == set(study.sweeps)
+    beside = {each.sweep for _, part in parts for each in part.beside if each.sweep is not None}
+    assert {part.sweep or ours.sweep for ours, part in parts} | beside == set(study.sweeps)

@@ -153,6 +153,10 @@ def lay_down(store: Path, case: Case) -> None:
     run.metrics.write_text("".join(f"{json.dumps(line)}\n" for line in told))
 
 
+def alone(case: Case, reading: Reading, epoch: int | None) -> Place:
+    return Place(at={}, cases=[case], measures={"it": reading}, layers=(), epoch=epoch, beside=[[]], measurements={})
+
+
 @pytest.mark.parametrize(
     ("reading", "epoch", "value"),
     [
@@ -166,8 +170,7 @@ def lay_down(store: Path, case: Case) -> None:
 def test_a_stage_and_an_epoch_of_the_last_phase_are_read(tmp_path, reading, epoch, value) -> None:
     case = expand(study_of("one-shot-admm", "smoke").sweeps["grid"])[0]
     lay_down(tmp_path, case)
-    place = Place(at={}, cases=[case], measures={}, layers=(), epoch=epoch)
-    number = read_number(place, reading, tmp_path)
+    number = read_number(alone(case, reading, epoch), "it", tmp_path)
     assert number is not None
     assert number.value == value
     # After a stage before the last, nothing says which samples are left: no interval, and no test of a claim.
@@ -177,8 +180,8 @@ def test_a_stage_and_an_epoch_of_the_last_phase_are_read(tmp_path, reading, epoc
 def test_a_stage_that_the_attack_has_not_is_no_number(tmp_path) -> None:
     case = expand(study_of("one-shot-admm", "smoke").sweeps["grid"])[0]
     lay_down(tmp_path, case)
-    place = Place(at={}, cases=[case], measures={}, layers=(), epoch=None)
-    assert read_number(place, Reading(attack="autoattack-early", stage="square"), tmp_path) is None
+    place = alone(case, Reading(attack="autoattack-early", stage="square"), None)
+    assert read_number(place, "it", tmp_path) is None
 
 
 @pytest.mark.parametrize("said", [{"of": "clean", "stage": "fab"}, {"attack": "pgd", "percent": True}])

@@ -61,7 +61,7 @@ def _recipes() -> Mapping[str, str]:
 
 
 def _protocols() -> Mapping[str, str]:
-    from gossamer.cli.protocol import PROTOCOLS  # noqa: PLC0415
+    from gossamer.recipe.protocols import PROTOCOLS  # noqa: PLC0415
 
     return {name: summary for name, (_, summary) in PROTOCOLS.items()}
 

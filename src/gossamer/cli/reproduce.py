@@ -20,11 +20,12 @@ from gossamer.recipe.load import run_name
 from gossamer.report.shell import render_parts
 from gossamer.reproduce.drawing import overview, part
 from gossamer.reproduce.published import Entry, entries, load_entry
-from gossamer.reproduce.scales import SCALES, Ours, Scale, Study, load_study, places
+from gossamer.reproduce.scales import SCALES, Ours, Place, Scale, Study, load_study, places
 from gossamer.reproduce.standing import Rebuilt, rebuild
 from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import atomic
 from gossamer.sweep.drive import drive
+from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import Case
 
@@ -68,7 +69,7 @@ def reproduce(
     asked = [_asked(name, chosen) for name in _names(tables or [])]
     root = (store or Path("reproduced") / chosen).absolute()
     if not show:
-        graph = make_plan(_cases(asked), data_dir)
+        graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked))
         given = read_options(tuple(engine_option or ()), "--engine-option")
         engines.check_flags(engine, str(root), slots, gpus, given)
         print(f"{len(asked)} entries at the scale {chosen}: {len(graph.runs)} runs\n{describe(graph, str(root))}")
@@ -126,10 +127,19 @@ def _cases(asked: Sequence[_Asked]) -> list[Case]:
 
 
 def _own(asked: _Asked) -> Iterator[Case]:
+    for place in _places(asked):
+        yield from place.runs
+
+
+def _measurements(asked: Sequence[_Asked]) -> list[Measurement]:
+    places = [place for each in asked for place in _places(each)]
+    return [each for place in places for found in place.measurements.values() for each in found]
+
+
+def _places(asked: _Asked) -> Sequence[Place]:
     if asked.study is None or asked.ours is None:
-        return
-    for place in places(asked.entry, asked.ours, asked.study):
-        yield from place.cases
+        return ()
+    return places(asked.entry, asked.ours, asked.study)
 
 
 def _list(scale: Scale) -> str:

@@ -15,7 +15,7 @@ from gossamer.sweep.plan import Plan
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import expand, load_sweep
 from gossamer.sweep.store import PhaseRecord, Store
-from gossamer.sweep.tasks import is_done, phase_task, run_task
+from gossamer.sweep.tasks import is_done, phase_task, protocol_task, run_task
 
 
 def sweep(
@@ -65,6 +65,9 @@ def describe(graph: Plan, root: str) -> str:
         lines.append(f"  {name}: {len(own)} distinct of {shared}, {epochs:,} epochs, {have} done")
     runs = sum(is_done(run_task(run, root)) for run in graph.runs)
     lines.append(f"  runs put together and evaluated: {runs} of {len(graph.runs)}")
+    if graph.protocols:
+        measured = sum(is_done(protocol_task(node, root)) for node in graph.protocols)
+        lines.append(f"  protocols measured of runs: {measured} of {len(graph.protocols)}")
     lines.append(f"  epochs: {graph.epochs:,}, where runs alone would train {graph.epochs_alone:,}")
     left = [node for key, node in graph.phases.items() if key not in done]
     guess = estimate(left, records)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from gossamer.attacks.transfer import Transfer
 from gossamer.errors import ConfigError
 from gossamer.evaluation.record import Evaluation
-from gossamer.evaluation.setting import Setting, check_models, clean_share, robust_share, share_of
+from gossamer.evaluation.setting import Setting, check_models, clean_share, share_of
 from gossamer.evaluation.trials import parameters, plan_trials
-from gossamer.runs.protocols import EnsembleTable, Member
+from gossamer.runs.protocols import EnsembleTable, Member, Share
 from gossamer.types import Attack
 
 
@@ -52,7 +52,8 @@ def ensemble(
         )
         for label, member in members.items()
     }
-    member_wise = share_of(torch.tensor([made.attacks[0].robust for made in through.values()]).amin(dim=0))
+    broken_by_none = torch.tensor([made.attacks[0].robust for made in through.values()]).amin(dim=0)
+    member_wise = share_of(broken_by_none, told=True)
     return EnsembleTable(
         dataset=setting.dataset,
         seed=setting.seed,
@@ -61,8 +62,8 @@ def ensemble(
         attack=parameters(attack),
         model=as_one.model,
         parameters=sum(parameter.numel() for parameter in whole.parameters()),
-        clean=clean_share(as_one),
-        as_one=robust_share(as_one),
+        clean=clean_share(as_one, told=True),
+        as_one=_robust(as_one),
         member_wise=member_wise,
         flattery=member_wise.value - as_one.robust_accuracy,
         members=tuple(_member(alone[label], through[label]) for label in members),
@@ -73,7 +74,11 @@ def ensemble(
 def _member(alone: Evaluation, through: Evaluation) -> Member:
     return Member(
         model=alone.model,
-        clean=clean_share(alone),
-        robust=robust_share(alone),
-        ensemble=robust_share(through),
+        clean=clean_share(alone, told=True),
+        robust=_robust(alone),
+        ensemble=_robust(through),
     )
+
+
+def _robust(measured: Evaluation) -> Share:
+    return share_of(measured.attacks[0].robust, told=True)

@@ -140,15 +140,22 @@ class Setting:
         return cell_path(self.folder, name, plan)
 
 
-def share_of(flags: Tensor | Sequence[int]) -> Share:
-    """Return how many of flags: (N,) hold, with the 95 % interval."""
+def share_of(flags: Tensor | Sequence[int], *, told: bool = False) -> Share:
+    """Return how many of flags: (N,) hold, with the 95 % interval; told: and which."""
     counted = sum(flags.int().tolist()) if isinstance(flags, Tensor) else sum(flags)
-    return Share(value=counted / len(flags), interval=wilson(counted, len(flags)), n=len(flags))
+    right = outcomes(flags) if told else None
+    return Share(value=counted / len(flags), interval=wilson(counted, len(flags)), n=len(flags), right=right)
 
 
-def clean_share(measured: results.Evaluation) -> Share:
-    """Return an evaluation's clean accuracy."""
-    return Share(value=measured.clean_accuracy, interval=measured.clean_interval, n=measured.n)
+def outcomes(flags: Tensor | Sequence[int]) -> str:
+    """Return flags: (N,) as records keep them, "1" or "0" a sample."""
+    return "".join(str(flag) for flag in (flags.int().tolist() if isinstance(flags, Tensor) else flags))
+
+
+def clean_share(measured: results.Evaluation, *, told: bool = False) -> Share:
+    """Return an evaluation's clean accuracy; told: and which samples are right."""
+    right = outcomes(measured.samples.clean_correct) if told else None
+    return Share(value=measured.clean_accuracy, interval=measured.clean_interval, n=measured.n, right=right)
 
 
 def robust_share(measured: results.Evaluation) -> Share:

@@ -10,7 +10,7 @@ from torch import nn
 from gossamer.attacks.checks import check_count
 from gossamer.attacks.eot import Expectation
 from gossamer.errors import ConfigError
-from gossamer.evaluation.setting import Setting, check_models
+from gossamer.evaluation.setting import Setting, check_models, outcomes
 from gossamer.evaluation.trials import parameters, plan_trials
 from gossamer.runs.protocols import NoiseMode, Spread, StochasticRow, StochasticTable
 from gossamer.runs.results import EvaluatedModel
@@ -110,13 +110,21 @@ def _mode(
         name=label,
         noise=noise,
         passes=passes,
-        clean=spread([made.clean_accuracy for made in measured]),
-        robust=spread([made.robust_accuracy for made in measured]),
+        clean=spread(
+            [made.clean_accuracy for made in measured], [outcomes(made.samples.clean_correct) for made in measured]
+        ),
+        robust=spread(
+            [made.robust_accuracy for made in measured], [outcomes(made.attacks[0].robust) for made in measured]
+        ),
     )
     return mode, measured[0].model
 
 
-def spread(values: list[float]) -> Spread:
-    """Return the mean and the standard deviation (n - 1) of trials; raises statistics.StatisticsError without any."""
+def spread(values: list[float], right: list[str] | None = None) -> Spread:
+    """Return the mean and the standard deviation (n - 1) of trials; right: outcomes by sample of each.
+
+    Raises statistics.StatisticsError without any trial.
+    """
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(values=tuple(values), mean=statistics.fmean(values), deviation=deviation)
+    told = None if right is None else tuple(right)
+    return Spread(values=tuple(values), mean=statistics.fmean(values), deviation=deviation, right=told)

@@ -141,6 +141,32 @@ def _smoothing(record: protocols.SmoothingTable) -> list[str]:
     return [f"certified accuracy over l2 radius, {made}, n = {record.dataset.n}", *_table(head, rows)]
 
 
+def _weights(record: protocols.WeightsTable) -> list[str]:
+    head = ["model", "layer", "weights", "kept", "deviation", "mean size", *(f"< {gamma:g}" for gamma in record.gammas)]
+    rows: list[list[str]] = []
+    for row in record.rows:
+        for layer in row.layers:
+            size = "none" if layer.magnitude is None else f"{layer.magnitude:.3g}"
+            below = [f"{count / layer.weights:.1%}" for count in layer.below]
+            counts = [f"{layer.weights:,}", f"{layer.nonzero / layer.weights:.1%}"]
+            rows.append([row.name, layer.name, *counts, f"{layer.deviation:.3g}", size, *below])
+    return ["weights by layer; deviation: zeros too, mean size: of those kept", *_table(head, rows)]
+
+
+def _latency(record: protocols.LatencyTable) -> list[str]:
+    head = ["model", "kept", "images", "", "median ms", "mean ms", "p95 ms"]
+    rows = [
+        [row.name, f"{row.density:.1%}", str(each.batch), "read from a file" if each.loaded else "in memory"]
+        + [f"{1e3 * seconds:.3f}" for seconds in (each.median, each.mean, each.p95)]
+        for row in record.rows
+        for each in row.passes
+    ]
+    return [
+        f"time of a pass, exported as {record.kind}, {record.device}, threads: {record.threads}",
+        *_table(head, rows),
+    ]
+
+
 def _share(share: Share) -> str:
     return f"{share.value:.1%} [{100 * share.interval[0]:.1f}, {100 * share.interval[1]:.1f}]"
 
@@ -174,5 +200,7 @@ _TELLERS: Mapping[type, Callable[[Any], list[str]]] = cast(
         protocols.MatchingTable: _matching,
         protocols.BlackBoxTable: _black_box,
         protocols.SmoothingTable: _smoothing,
+        protocols.WeightsTable: _weights,
+        protocols.LatencyTable: _latency,
     },
 )

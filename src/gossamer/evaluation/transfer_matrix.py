@@ -78,8 +78,8 @@ def _judge(
     made_of = [each.made_of for each in stored]
     measured = setting.measure(name, model, stored, examples=made_of)
     kind = architectures.get(name, type(model).__name__)
-    column = MatrixModel(model=measured.model, kind=kind, clean=clean_share(measured))
-    return column, tuple(share_of(outcome.robust) for outcome in measured.attacks)
+    column = MatrixModel(model=measured.model, kind=kind, clean=clean_share(measured, told=True))
+    return column, tuple(share_of(outcome.robust, told=True) for outcome in measured.attacks)
 
 
 def _chosen(names: list[str], sources: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ FOLDED = 24
 """Rows of numbers from which on a table is closed until a reader opens it."""
 JUDGED = (
     "A claim holds, or is broken, where the difference of ours is significant at the 5 % level (McNemar's exact test, "
-    "sample by sample); what has no samples is judged by the means."
+    "sample by sample, or Fisher's on samples of each one's own); what has no samples is judged by the means."
 )
 _MARKS = {"agrees": "✓", "differs": "≠", "holds": "✓", "broken": "✗", "undecided": "?"}
 

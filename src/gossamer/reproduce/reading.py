@@ -2,25 +2,26 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from gossamer.intervals import wilson
 from gossamer.recipe.load import run_name
+from gossamer.reproduce.measured import PERCENT, Read, Seen, read_measured
 from gossamer.reproduce.scales import Place, Reading
 from gossamer.runs import RunFolder, metrics, results, status
 from gossamer.runs.results import AttackOutcome, Evaluation
 from gossamer.sweep.spec import Case
-
-PERCENT = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
     """A number of ours, the mean over seeds. interval: 95 % of the mean accuracy on these n samples; None: none.
 
-    low, high: over seeds; right: outcomes by sample and seed, where it is an accuracy.
+    low, high: over seeds; right: outcomes by sample and seed, where it is a share; paired: on the same samples as those
+    of other numbers.
     """
 
     value: float
@@ -30,6 +31,7 @@ class Number:
     n: int | None = None
     interval: tuple[float, float] | None = None
     right: tuple[tuple[int, ...], ...] | None = None
+    paired: bool = True
 
 
 def folder_of(case: Case, store: Path) -> RunFolder:
@@ -37,14 +39,20 @@ def folder_of(case: Case, store: Path) -> RunFolder:
     return RunFolder(store / "runs" / run_name(case.recipe))
 
 
-def read_number(place: Place, reading: Reading, store: Path) -> Number | None:
-    """Return what the runs of a place reached, None unless all of them have it."""
-    read = [_read(folder_of(case, store), reading, place) for case in place.cases]
-    found = [each for each in read if each is not None]
-    if len(found) < len(read) or not found:
+def read_number(place: Place, name: str, store: Path) -> Number | None:
+    """Return what the runs of a place reached in a measure, None unless all of them have it."""
+    reading = place.measures[name]
+    if reading.smallest is not None:
+        return _smallest(place, reading.smallest, store)
+    of = reading.deviation_of
+    found = _of_all(place, of or name, store)
+    values = [each.value for each in found]
+    if of is not None and len(found) > 1:
+        deviation = stdev(values)
+        return Number(value=deviation, seeds=len(values), low=deviation, high=deviation)
+    if of is not None or not found:
         return None
-    values = [value for value, _ in found]
-    mean, outcomes = sum(values) / len(values), [flags for _, flags in found if flags is not None]
+    mean, outcomes = sum(values) / len(values), [each.right for each in found if each.right is not None]
     if len(outcomes) < len(found):
         return Number(value=mean, seeds=len(values), low=min(values), high=max(values))
     n = len(outcomes[0])
@@ -57,7 +65,30 @@ def read_number(place: Place, reading: Reading, store: Path) -> Number | None:
         n=n,
         interval=(PERCENT * low, PERCENT * high),
         right=tuple(outcomes),
+        paired=all(each.paired for each in found),
     )
+
+
+def _smallest(place: Place, reading: Reading, store: Path) -> Number | None:
+    """Return the least number along a place whose runs reach as much as the place; None unless all are there."""
+    levels = {
+        number: _of_all(replace(place, cases=cases, measures={"": reading}), "", store)
+        for number, cases in {**place.along, None: place.cases}.items()
+    }
+    if not all(levels.values()):
+        return None
+    means = {number: sum(each.value for each in level) / len(level) for number, level in levels.items()}
+    matching = [number for number in place.along if means[number] >= means[None]]
+    if not matching:
+        return None
+    return Number(value=min(matching), seeds=len(place.cases), low=min(matching), high=min(matching))
+
+
+def _of_all(place: Place, name: str, store: Path) -> list[Read]:
+    """Return what each of the runs reached, nothing unless all have it."""
+    read = [_read(seed, name, place, store) for seed in range(len(place.cases))]
+    found = [each for each in read if each is not None]
+    return found if len(found) == len(read) else []
 
 
 def seconds_of(case: Case, store: Path) -> float | None:
@@ -69,21 +100,42 @@ def seconds_of(case: Case, store: Path) -> float | None:
     return where.seconds_trained + sum(each.seconds for each in _evaluations(run))
 
 
-def _read(run: RunFolder, reading: Reading, place: Place) -> tuple[float, tuple[int, ...] | None] | None:
+def _read(seed: int, name: str, place: Place, store: Path) -> Read | None:
+    reading = place.measures[name]
+    run = folder_of(place.cases[seed], store)
     if not run.result("network").exists():
         return None
+    if reading.protocol is not None:
+        beside = [run_name(case.recipe) for case in place.beside[seed]]
+        seen = Seen(run=run_name(place.cases[seed].recipe), beside=beside, layers=place.layers)
+        record = place.measurements[name][seed].record(store)
+        return read_measured(record, reading.protocol.name, seen, reading.pick)
     if reading.attack is not None:
         return _under(run, reading)
     if reading.metric is not None:
         return _logged(run, reading.metric, place.epoch, PERCENT if reading.percent else 1.0)
-    if reading.of == "clean":
+    if reading.of == "times":
+        return _times(run, [folder_of(case, store) for case in place.beside[seed]])
+    return _of(run, str(reading.of), place.layers)
+
+
+def _of(run: RunFolder, what: str, layers: Sequence[str]) -> Read | None:
+    if what == "clean":
         most = max(_evaluations(run), key=lambda each: each.n, default=None)
-        return None if most is None else (PERCENT * most.clean_accuracy, most.samples.clean_correct)
-    value = _counted(run, str(reading.of), place.layers)
-    return None if value is None else (value, None)
+        return None if most is None else Read(value=PERCENT * most.clean_accuracy, right=most.samples.clean_correct)
+    value = _counted(run, what, layers)
+    return None if value is None else Read(value=value)
 
 
-def _under(run: RunFolder, reading: Reading) -> tuple[float, tuple[int, ...] | None] | None:
+def _times(run: RunFolder, beside: Sequence[RunFolder]) -> Read | None:
+    """Return the weights that a run keeps over those that the one beside it keeps."""
+    if not all(each.result("network").exists() for each in beside):
+        return None
+    kept = sum(results.read_network(each).totals.nonzero for each in beside)
+    return Read(value=results.read_network(run).totals.nonzero / kept) if kept else None
+
+
+def _under(run: RunFolder, reading: Reading) -> Read | None:
     """Return the accuracy under an attack; of several evaluations, that of most samples counts.
 
     After a stage before the last, which samples are left is not recorded.
@@ -98,23 +150,23 @@ def _under(run: RunFolder, reading: Reading) -> tuple[float, tuple[int, ...] | N
         alike = [outcome for outcome in alike if abs(outcome.eps - reading.eps) < 1e-9]
     best = max(alike, key=lambda outcome: (outcome.n, outcome.eps), default=None)
     if best is None or reading.stage is None:
-        return None if best is None else (PERCENT * best.robust_accuracy, best.robust)
+        return None if best is None else Read(value=PERCENT * best.robust_accuracy, right=best.robust)
     left = [stage.robust_accuracy for stage in best.stages or () if stage.attack == reading.stage]
-    return (PERCENT * left[0], None) if left else None
+    return Read(value=PERCENT * left[0]) if left else None
 
 
 def _is_asked(outcome: AttackOutcome, attack: str | None, parameters: Mapping[str, Any]) -> bool:
     return outcome.attack == attack and all(outcome.parameters.get(name) == each for name, each in parameters.items())
 
 
-def _logged(run: RunFolder, name: str, epoch: int | None, times: float) -> tuple[float, None] | None:
+def _logged(run: RunFolder, name: str, epoch: int | None, times: float) -> Read | None:
     lines = [line for line in metrics.read(run) if line.get(name) is not None]
     if epoch is not None:
         lines = [line for line in lines if line["epoch"] == epoch]
     if not lines:
         return None
     value = lines[-1][name]
-    return (times * float(value), None) if isinstance(value, int | float) else None
+    return Read(value=times * float(value)) if isinstance(value, int | float) else None
 
 
 def _counted(run: RunFolder, what: str, layers: Sequence[str]) -> float | None:

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from gossamer.intervals import paired
+from gossamer.intervals import paired, unpaired
 from gossamer.recipe.load import run_name
 from gossamer.reproduce.published import At, Claim, Entry
 from gossamer.reproduce.reading import Number, read_number, seconds_of
@@ -15,7 +15,11 @@ from gossamer.reproduce.scales import Ours, Place, Study, places
 Verdict: TypeAlias = Literal[
     "agrees", "differs", "ours alone", "not comparable", "missing", "quoted", "printed nowhere"
 ]
+Outcomes: TypeAlias = Sequence[Sequence[int]]
 Judged: TypeAlias = Literal["holds", "broken", "undecided", "not judged"]
+
+SURE = 0.05
+"""The level at which a difference is judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +64,8 @@ def rebuild(entry: Entry, study: Study | None, ours: Ours | None, store: Path) -
     """Return an entry beside what the runs in a store reached; a run that is not there leaves its places missing."""
     found = [] if study is None or ours is None else places(entry, ours, study)
     comparable = study is not None and study.comparable
-    numbers = {
-        (_key(place.at), name): read_number(place, reading, store)
-        for place in found
-        for name, reading in place.measures.items()
-    }
-    times = {run_name(case.recipe): seconds_of(case, store) for place in found for case in place.cases}
+    numbers = {(_key(place.at), name): read_number(place, name, store) for place in found for name in place.measures}
+    times = {run_name(case.recipe): seconds_of(case, store) for place in found for case in place.runs}
     done = [seconds for seconds in times.values() if seconds is not None]
     return Rebuilt(
         entry=entry,
@@ -146,13 +146,22 @@ def _held(claim: Claim, numbers: Mapping[tuple[str, str], Number | None]) -> Hel
 
 def _judge(at: Number, than: Number) -> tuple[Judged, str]:
     difference = at.value - than.value
-    if at.right is None or than.right is None or not _alike(at.right, than.right):
+    if at.right is None or than.right is None:
         return ("holds" if difference >= 0 else "broken"), "by the means, without a test"
-    pair = paired(list(chain(*at.right)), list(chain(*than.right)))
-    told = f"McNemar's exact test over {len(at.right)} seeds x {at.n} samples, p = {pair.p_value:.2g}"
-    if pair.p_value >= 0.05:
-        return "undecided", told
-    return ("holds" if difference > 0 else "broken"), told
+    p_value, told = _tested(at, at.right, than, than.right)
+    if p_value >= SURE:
+        return "undecided", f"{told}, p = {p_value:.2g}"
+    return ("holds" if difference > 0 else "broken"), f"{told}, p = {p_value:.2g}"
+
+
+def _tested(at: Number, right: Outcomes, than: Number, others: Outcomes) -> tuple[float, str]:
+    """Return how sure a difference is, and by which test: on the same samples, or on samples of each one's own."""
+    own, other = list(chain(*right)), list(chain(*others))
+    if at.paired and than.paired and _alike(right, others):
+        return paired(own, other).p_value, f"McNemar's exact test over {len(right)} seeds x {at.n} samples"
+    p_value = unpaired(own, other).p_value
+    assert p_value is not None
+    return p_value, f"Fisher's exact test over {len(own)} and {len(other)} samples of all seeds"
 
 
 def _alike(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> bool:

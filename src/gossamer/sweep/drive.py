@@ -10,7 +10,7 @@ from gossamer.errors import ConfigError, GossamerError
 from gossamer.recipe.tracked import check_trackers
 from gossamer.sweep.engine import Ended, Engine, Handle
 from gossamer.sweep.plan import Plan
-from gossamer.sweep.tasks import Task, is_done, phase_task, run_task
+from gossamer.sweep.tasks import Task, is_done, phase_task, protocol_task, run_task
 
 ATTEMPTS = 3
 """How often a task is handed over before its workers' dying counts as its own fault."""
@@ -146,7 +146,10 @@ def tasks_of(plan: Plan, root: str, data_dir: Path | None = None) -> list[tuple[
         for node in plan.phases.values()
     ]
     runs = [(run_task(node, root, data_dir), [f"phase-{key}" for key in node.phases]) for node in plan.runs]
-    return [*phases, *runs]
+    protocols = [
+        (protocol_task(node, root, data_dir), [f"run-{name}" for name in node.runs]) for node in plan.protocols
+    ]
+    return [*phases, *runs, *protocols]
 
 
 def drive(

@@ -10,9 +10,11 @@ from gossamer.errors import ConfigError
 from gossamer.recipe.build import Parts, build_data, check
 from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import run_name
+from gossamer.recipe.protocols import Question
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.start import started_phases
 from gossamer.recipe.unlabelled import open_source
+from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.spec import Case, Label
 
 
@@ -45,11 +47,21 @@ class RunNode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProtocolNode:
+    """A measurement of several runs. runs: by name and in order, the keys of the phases of each."""
+
+    name: str
+    question: Question
+    runs: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The graph. phases: by key, parents before children; runs: in the order of the cases."""
+    """The graph. phases: by key, parents before children; runs: in the order of the cases; protocols: after both."""
 
     phases: Mapping[str, PhaseNode]
     runs: Sequence[RunNode]
+    protocols: Sequence[ProtocolNode] = ()
 
     @property
     def epochs(self) -> int:
@@ -77,21 +89,34 @@ class _Found:
     runs: dict[str, RunNode] = field(default_factory=dict[str, RunNode])
 
 
-def plan(cases: Sequence[Case], data_dir: Path | None = None, read: Readings | None = None) -> Plan:
+def plan(
+    cases: Sequence[Case],
+    data_dir: Path | None = None,
+    read: Readings | None = None,
+    measurements: Sequence[Measurement] = (),
+) -> Plan:
     """Return the graph of these cases; nothing is trained, data are read for their checksums.
 
-    Cases of one recipe are one run. read: the data that earlier plans read. Raises ConfigError naming the case whose
-    phases cannot be built.
+    Cases of one recipe are one run. read: the data that earlier plans read; measurements: of runs of these cases, or of
+    others, which are then planned too. Raises ConfigError naming the case whose phases cannot be built.
     """
     found = _Found(Readings() if read is None else read)
-    for case in cases:
+    others = [case for each in measurements for case in each.cases]
+    known = {run_name(case.recipe) for case in cases}
+    for case in [*cases, *(case for case in others if run_name(case.recipe) not in known)]:
         try:
             _add(found, case, data_dir)
         except ConfigError as error:
             raise ConfigError(
                 f"case {case}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
             ) from error
-    return Plan(phases=found.phases, runs=tuple(found.runs.values()))
+    protocols = {
+        each.name: ProtocolNode(
+            name=each.name, question=each.question, runs={name: found.runs[name].phases for name in each.runs}
+        )
+        for each in measurements
+    }
+    return Plan(phases=found.phases, runs=tuple(found.runs.values()), protocols=tuple(protocols.values()))
 
 
 def _add(found: _Found, case: Case, data_dir: Path | None) -> None:

@@ -1,24 +1,27 @@
-"""What is one piece of work? A phase to train or a run to put together, done by whoever gets it, once."""
+"""What is one piece of work? A phase to train, a run to put together, or a protocol to measure, done once."""
 
 import json
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gossamer.errors import RunError
 from gossamer.recipe.load import load_recipe, validate
+from gossamer.recipe.open import open_run
+from gossamer.recipe.protocols import ask, read_question
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import train, train_one
 from gossamer.runs import RunFolder, atomic, lock, records, status
-from gossamer.sweep.files import LocalFiles
+from gossamer.sweep.files import Files, LocalFiles
 from gossamer.sweep.followed import keep_ids, untold
-from gossamer.sweep.plan import PhaseNode, RunNode
+from gossamer.sweep.measurement import record_of
+from gossamer.sweep.plan import PhaseNode, ProtocolNode, RunNode
 from gossamer.sweep.store import PhaseRecord, Store
 from gossamer.training.job import now
 from gossamer.training.phases import epoch_state
@@ -36,14 +39,15 @@ _PRIVATE = {"checkpoints", "partial", "lock", "last.json"}
 class Task:
     """One piece of work, in values that can be sent anywhere.
 
-    kind: train the phase of key `key`, or put the run of name `key` together; recipe: its values; index, phase: of its
-    phases the last one that is needed, and that one's name; parents: the keys of those before it, or of all phases of a
-    run; publish: epochs whose states are asked for; root: of the store.
+    kind: train the phase of key `key`, put the run of name `key` together, or put a question to runs. recipe: its
+    values; index, phase: of its phases the last one that is needed, and that one's name; parents: the keys of those
+    before it, or of all phases of a run; publish: epochs whose states are asked for; root: of the store. asked: the
+    values of the question; runs: that it is put to, by name the keys of the phases of each.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 
-    kind: Literal["phase", "run"]
+    kind: Literal["phase", "run", "protocol"]
     key: str
     recipe: Mapping[str, Any]
     index: int
@@ -52,6 +56,8 @@ class Task:
     publish: tuple[int, ...]
     root: str
     data_dir: str | None
+    asked: Mapping[str, Any] | None = None
+    runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @property
     def id(self) -> str:
@@ -94,13 +100,37 @@ def run_task(node: RunNode, root: str, data_dir: Path | None = None) -> Task:
     )
 
 
+def protocol_task(node: ProtocolNode, root: str, data_dir: Path | None = None) -> Task:
+    """Return the task of measuring runs by a protocol."""
+    return Task(
+        kind="protocol",
+        key=node.name,
+        recipe={},
+        index=0,
+        phase="",
+        parents=(),
+        publish=(),
+        root=root,
+        data_dir=None if data_dir is None else str(data_dir),
+        asked=node.question.model_dump(mode="json"),
+        runs=node.runs,
+    )
+
+
 def is_done(task: Task) -> bool:
     """Tell whether a task's outcome lies in the store; raises RunError for a damaged record."""
     store = Store(task.root)
     if task.kind == "phase":
         return store.find(task.key, task.states) is not None
     # A run is named after its recipe: of other data, or another version, it is made of other phases.
-    return _standing(store, task.key) == {"phases": list(task.parents), "done": True}
+    return _standing(store, task.key) == {"phases": _phases(task), "done": True}
+
+
+def _phases(task: Task) -> list[str] | dict[str, list[str]]:
+    """Return of which phases a run, or each run that is measured, is made."""
+    if task.kind == "run":
+        return list(task.parents)
+    return {name: list(phases) for name, phases in task.runs.items()}
 
 
 def perform(task: Task) -> str:
@@ -114,10 +144,7 @@ def perform(task: Task) -> str:
     with _workplace(task) as folder:
         if folder is None or is_done(task):
             return "another did it"
-        if task.kind == "phase":
-            _train(task, folder)
-            return "done"
-        return "; ".join(filter(None, ["done", _put_together(task, folder)]))
+        return "; ".join(filter(None, ["done", _DOINGS[task.kind](task, folder)]))
 
 
 @contextmanager
@@ -134,10 +161,16 @@ def _workplace(task: Task) -> Generator[RunFolder | None]:
     while True:
         with lock.attempt(held) as mine:
             if mine or is_done(task):
-                place = files.root / ("work" if task.kind == "phase" else "runs") / task.key
-                yield RunFolder(place) if mine else None
+                yield RunFolder(files.root / _place(task)) if mine else None
                 return
         time.sleep(POLL)
+
+
+def _place(task: Task) -> Path:
+    """Return the folder that a task is done in; what is measured of runs is kept with the first of them."""
+    if task.kind == "phase":
+        return Path("work") / task.key
+    return Path("runs") / (task.key if task.kind == "run" else next(iter(task.runs)))
 
 
 def _train(task: Task, folder: RunFolder) -> None:
@@ -213,6 +246,47 @@ def _put_together(task: Task, folder: RunFolder) -> str:
                 files.put(path, f"runs/{task.key}/{name.as_posix()}")
     _stand(store, task.key, {"phases": phases, "done": True})
     return told
+
+
+def _measure(task: Task, folder: RunFolder) -> None:
+    """Put a question to runs, and keep the answer with the first; a killed one goes on where the store is a folder."""
+    store, files = Store(task.root), Store(task.root).files
+    _check_whole(task, store)
+    opened = {name: open_run(_run(files, name, folder), _data_dir(task)) for name in task.runs}
+    first = next(iter(opened.values())).recipe
+    record = ask(
+        read_question(task.asked or {}), opened, folder=folder.partial / "protocols", device=first.machine.device
+    )
+    written = record_of(folder, task.key)
+    records.write(written, record)
+    if not isinstance(files, LocalFiles):
+        files.put(written, f"runs/{next(iter(task.runs))}/results/{written.name}")
+    _stand(store, task.key, {"phases": _phases(task), "done": True})
+
+
+def _check_whole(task: Task, store: Store) -> None:
+    for name, phases in task.runs.items():
+        if _standing(store, name) != {"phases": list(phases), "done": True}:
+            raise RunError(
+                task.id, expected="the runs before it", got=f"no such run {name}", remedy="run the sweep again"
+            )
+
+
+def _run(files: Files, name: str, folder: RunFolder) -> Path:
+    """Return the folder of a run, brought here where the store is elsewhere: what opens its network alone."""
+    if isinstance(files, LocalFiles):
+        return files.root / "runs" / name
+    brought = RunFolder(folder.path / "runs" / name)
+    for path in (brought.state(FINAL), brought.recipe):
+        files.get(f"runs/{name}/{path.relative_to(brought.path).as_posix()}", path)
+    return brought.path
+
+
+_DOINGS: Mapping[str, Callable[[Task, RunFolder], str | None]] = {
+    "phase": _train,
+    "run": _put_together,
+    "protocol": _measure,
+}
 
 
 def _standing(store: Store, run: str) -> dict[str, Any] | None:

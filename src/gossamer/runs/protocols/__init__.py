@@ -7,6 +7,7 @@ from gossamer.runs.protocols.common import MatrixModel, Share, Spread
 from gossamer.runs.protocols.corruptions import CorruptedModel, Corruption, CorruptionTable
 from gossamer.runs.protocols.effort import EffortPoint, EffortRow, EffortTable
 from gossamer.runs.protocols.ensemble import EnsembleTable, Member
+from gossamer.runs.protocols.latency import LatencyTable, PassTime, TimedModel
 from gossamer.runs.protocols.matching import MatchingRow, MatchingTable, PairedDifference
 from gossamer.runs.protocols.pruning import (
     AtRadius,
@@ -19,6 +20,7 @@ from gossamer.runs.protocols.pruning import (
 from gossamer.runs.protocols.smoothing import Certificate, CertifiedAt, SmoothedModel, SmoothingTable
 from gossamer.runs.protocols.stochastic import NoiseMode, StochasticRow, StochasticTable
 from gossamer.runs.protocols.transfer import Danger, TransferMatrix
+from gossamer.runs.protocols.weights import LayerWeights, NetworkWeights, WeightsTable
 
 __all__ = [
     "AdversaryMatrix",
@@ -36,13 +38,17 @@ __all__ = [
     "EffortRow",
     "EffortTable",
     "EnsembleTable",
+    "LatencyTable",
+    "LayerWeights",
     "LeastNormPart",
     "MatchingRow",
     "MatchingTable",
     "MatrixModel",
     "Member",
+    "NetworkWeights",
     "NoiseMode",
     "PairedDifference",
+    "PassTime",
     "PrunedModel",
     "PruningBenchmark",
     "Queried",
@@ -56,6 +62,8 @@ __all__ = [
     "StochasticRow",
     "StochasticTable",
     "TestAdversary",
+    "TimedModel",
     "TransferMatrix",
     "TuningTrial",
+    "WeightsTable",
 ]

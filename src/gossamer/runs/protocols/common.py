@@ -10,28 +10,35 @@ from gossamer.runs.results import EvaluatedModel, Interval
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How many of n samples, as a share in [0, 1] with its 95 % interval."""
+    """How many of n samples, as a share in [0, 1] with its 95 % interval; right: "1" or "0" a sample, where told."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 
     value: float
     interval: Interval
     n: int
+    right: str | None = None
 
     def __post_init__(self) -> None:
         low, high = self.interval
         hold(0 <= low <= self.value <= high <= 1, "share", "a value in [0, 1], inside its interval", self.value)
+        if self.right is not None:
+            hold(len(self.right) == self.n, "share", f"{self.n} outcomes", len(self.right))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Several trials: their values, mean, and standard deviation (n - 1), None where there is one trial."""
+    """Several trials: their values, mean, and standard deviation (n - 1), None where there is one trial.
+
+    right: of each trial, "1" or "0" a sample, where told.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 
     values: tuple[float, ...]
     mean: float
     deviation: float | None
+    right: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         holds = bool(self.values) and min(self.values) - 1e-9 <= self.mean <= max(self.values) + 1e-9
