@@ -170,10 +170,14 @@ class ADMM(NoSparsifier):
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Move Z and U at the end of an interval; where W ships, bring it into the set at the end of the phase."""
-        if (step + 1) % self._steps == 0:
+        if self._ends_interval(step + 1):
             self.splitting.update(self._drawn(), self._project)
-        if self._ships and step + 1 == self._end:
+        if self._ends_phase(step + 1):
             _write(self._weights(), self._inside(self._weights()))
+
+    def due(self, done: int) -> bool:
+        """Return whether Z and U move, or W is brought into the set."""
+        return self._ends_interval(done) or self._ends_phase(done)
 
     def measures(self) -> Mapping[str, float]:
         """Return rho, and how far the weights that are drawn are from their copy: ||W - Z|| / ||W||."""
@@ -207,6 +211,12 @@ class ADMM(NoSparsifier):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take Z, U and rho back."""
         self.splitting.load_state_dict(state)
+
+    def _ends_interval(self, done: int) -> bool:
+        return done % self._steps == 0
+
+    def _ends_phase(self, done: int) -> bool:
+        return self._ships and done == self._end
 
     def _weights(self) -> dict[str, Tensor]:
         return {layer.name: layer.parameter for layer in self._layers}

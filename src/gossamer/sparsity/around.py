@@ -48,6 +48,10 @@ class Around(NoSparsifier):
         """Let the inner sparsifier act."""
         self._inner.after_epoch(epoch, metrics)
 
+    def due(self, done: int) -> bool:
+        """Return whether the inner sparsifier has something to do that other steps have not."""
+        return self._inner.due(done)
+
     def measures(self) -> Mapping[str, float]:
         """Return what the inner sparsifier counted."""
         return self._inner.measures()

@@ -141,8 +141,12 @@ class Factorised(NoSparsifier):
         """Keep the largest entries of all factors; move copies and duals at the end of an interval."""
         factors = factors_of(self._layers)
         self._cut(factors)
-        if self._levels is not None and (step + 1) % self._interval == 0:
+        if self.due(step + 1):
             self._splitting.update(_detached(factors), self._quantised)
+
+    def due(self, done: int) -> bool:
+        """Return whether quantised copies and duals move; entries are chosen at every step."""
+        return self._levels is not None and done % self._interval == 0
 
     def measures(self) -> Mapping[str, float]:
         """Return how many entries A, B and C keep, of all layers."""

@@ -93,6 +93,13 @@ class Sparsifier(Protocol):
         """Act on what an epoch showed."""
         ...
 
+    def due(self, done: int) -> bool:
+        """Return whether what happens only now and then, such as a rewiring, happens once `done` steps are done.
+
+        In `after_step`, or in the `after_epoch` that follows. What every step does is not told.
+        """
+        ...
+
     def measures(self) -> Mapping[str, float]:
         """Return what the sparsifier counted, for the metrics log; counters of one epoch start anew."""
         ...

@@ -50,11 +50,17 @@ class EpochwiseADMM(ADMM):
     @torch.no_grad()
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Move Z, or all of them, where another epoch begins."""
-        done, within = divmod(step + 1, self._steps_per_epoch)
-        if within or done >= self._epochs:
+        if not self.due(step + 1):
             return
-        if done % self._every == 0:
+        if self._ends_interval(step + 1):
             self.splitting.update(self._drawn(), self._project)
             self.splitting.rho = min(self._most, self.splitting.rho)
-        elif self._restart:
+        else:
             self.splitting.copy = self._project(self._drawn())
+
+    def due(self, done: int) -> bool:
+        """Return whether another epoch begins, at which Z moves, or Z and U do."""
+        epochs, within = divmod(done, self._steps_per_epoch)
+        if within or epochs >= self._epochs:
+            return False
+        return self._restart or self._ends_interval(done)

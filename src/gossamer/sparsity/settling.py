@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
+from gossamer.seeding import Draws
 from gossamer.sparsity.budgets import check_density, total_budget
 from gossamer.sparsity.choose import best_of_all
 from gossamer.sparsity.none import NoSparsifier
+from gossamer.sparsity.protocol import Horizon
 
 DISTANCE = "mask_distance"
 
@@ -32,6 +34,12 @@ class SettlingMask(NoSparsifier):
         self.window = window
         # Bits: five masks as bool tensors would take more memory than the gradient.
         self._seen: list[dict[str, Tensor]] = []
+        self._steps_per_epoch: int | None = None
+
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Remember the layers."""
+        super().attach(model, draws, horizon)
+        self._steps_per_epoch = None if horizon is None else horizon.steps_per_epoch
 
     def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Take the mask of the weights as they stand, and forget the oldest."""
@@ -39,6 +47,10 @@ class SettlingMask(NoSparsifier):
         scores = {layer.name: layer.weight.detach().abs() for layer in self._layers}
         newest = best_of_all(scores, total_budget(sizes, self.density)).pack()
         self._seen = [*self._seen[1 - self.window :], newest]
+
+    def due(self, done: int) -> bool:
+        """Return whether an epoch ends, after which a mask is taken."""
+        return self._steps_per_epoch is not None and done % self._steps_per_epoch == 0
 
     def measures(self) -> Mapping[str, float]:
         """Return the largest distance, or nothing before there are enough masks."""

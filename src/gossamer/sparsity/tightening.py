@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gossamer.seeding import Draws
 from gossamer.sparsity.admm import ADMM, Interval
+from gossamer.sparsity.protocol import Horizon
 from gossamer.sparsity.sets import ConstraintSet
 
 
@@ -75,6 +77,7 @@ class TightenedADMM(ADMM):
         self._position = 0
         self._loss = math.nan
         self._told: dict[str, float] = {}
+        self._steps_per_epoch: int | None = None
 
     @property
     def setting(self) -> Setting:
@@ -85,6 +88,15 @@ class TightenedADMM(ADMM):
     def present_density(self) -> float:
         """The density of the set that Z lies in now."""
         return self.setting.density
+
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Start from the projection of the weights as they stand, and U = 0."""
+        super().attach(model, draws, horizon)
+        self._steps_per_epoch = None if horizon is None else horizon.steps_per_epoch
+
+    def due(self, done: int) -> bool:
+        """Return whether Z and U move, W is brought into the set, or an epoch ends, after which the set tightens."""
+        return super().due(done) or (self._steps_per_epoch is not None and done % self._steps_per_epoch == 0)
 
     def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Note what held and what came of it, and move on along the plan."""

@@ -83,6 +83,7 @@ class TwinRepresentation(NoSparsifier):
         self._structure: Structure = structure
         self._first: FirstFactors = first
         self._twins: tuple[Target, ...] = ()
+        self._cut_step: int | None = None
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Draw both factors of every kernel; cut at once where no epoch lies before the cut."""
@@ -99,11 +100,17 @@ class TwinRepresentation(NoSparsifier):
             self._split(layer, draws.at(layer.name))
         if self._cut_after == 0:
             self.cut()
+        elif horizon is not None:
+            self._cut_step = self._cut_after * horizon.steps_per_epoch
 
     def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Cut where the next epoch is the one to begin with it."""
         if epoch + 1 == self._cut_after:
             self.cut()
+
+    def due(self, done: int) -> bool:
+        """Return whether the epoch ends after which the cut is made."""
+        return done == self._cut_step
 
     @torch.no_grad()
     def cut(self) -> None:
