@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gossamer.errors import ConfigError
-from gossamer.plugins import is_reference, resolve
+from gossamer.plugins import is_reference, make_function, make_one, references, resolve
 
 
 def test_resolve_finds_modules_nested_names_and_the_working_directory(
@@ -46,3 +46,20 @@ def test_an_import_that_fails_inside_the_users_module_is_not_hidden(
 def test_is_reference() -> None:
     assert is_reference("a.b:c")
     assert not is_reference("pgd-50-10")
+
+
+def test_what_could_be_imported_is_found_wherever_it_is_written() -> None:
+    said = {"name": "several", "base": "my.pkg:Loss", "threats": ["linf:8/255", "l2:0.5"], "parts": [{"name": "a:B"}]}
+    assert list(references(said)) == ["my.pkg:Loss", "a:B"]
+    assert list(references("2:4")) == list(references({"lr": 0.1, "none": None, "at": "10:30"})) == []
+
+
+def test_a_factory_that_makes_another_thing_is_refused() -> None:
+    told = {"fits": lambda each: isinstance(each, int), "expected": "a number", "remedy": "return one"}
+    assert make_one("part", "math:gcd", {}, **told) == 0
+    with pytest.raises(ConfigError, match="factory math:sin: expected arguments that fit"):
+        make_one("part", "math:sin", {}, **told)
+    with pytest.raises(ConfigError, match="part math:pi: expected a number, got float; return one"):
+        make_one("part", "math:pi", {}, **told)
+    with pytest.raises(ConfigError, match="expected a factory that returns f"):
+        make_function("budget", "math:pi", "f(x)", {})

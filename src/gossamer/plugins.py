@@ -2,12 +2,16 @@
 
 import importlib
 import inspect
+import re
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from gossamer.errors import ConfigError
+
+_REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 
 def is_reference(name: str) -> bool:
@@ -64,6 +68,46 @@ def make(reference: str, **options: object) -> object:
         # Built-in callables may not tell their signature; the call itself will.
         return factory(**options)
     return factory(**options)
+
+
+def make_one(
+    kind: str,
+    reference: str,
+    options: Mapping[str, object],
+    *,
+    fits: Callable[[object], bool],
+    expected: str,
+    remedy: str,
+) -> object:
+    """Return what the user's factory makes of the options, one of a kind such as "budget".
+
+    fits: whether an object is one; expected, remedy: what is told of a factory that makes anything else. Raises
+    ConfigError as `make` does, and for what does not fit.
+    """
+    made = make(reference, **options)
+    if fits(made):
+        return made
+    raise ConfigError(f"{kind} {reference}", expected=expected, got=type(made).__name__, remedy=remedy)
+
+
+def make_function(kind: str, reference: str, signature: str, options: Mapping[str, object]) -> object:
+    """Return the callable that the user's factory makes of the options; signature: as an error tells it."""
+    expected = f"a factory that returns {signature}"
+    return make_one(kind, reference, options, fits=callable, expected=expected, remedy="return a callable")
+
+
+def references(value: object) -> Iterator[str]:
+    """Yield every text within mappings and lists that could name a module of a user's own.
+
+    Wider than need be, for those who must import nothing.
+    """
+    if isinstance(value, str) and _REFERENCE.fullmatch(value):
+        yield value
+    if isinstance(value, Mapping):
+        value = list(cast("Mapping[str, object]", value).values())
+    if isinstance(value, list | tuple):
+        for each in cast("Sequence[object]", value):
+            yield from references(each)
 
 
 def _import(module_name: str, reference: str) -> object:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.errors import ConfigError
-from gossamer.recipe.load import load_recipe, recipes, run_name, to_yaml, validate
+from gossamer.recipe.load import load_recipe, read_values, recipes, run_name, to_yaml, validate
 from gossamer.recipe.schema import Recipe
 
 SHIPPED = recipes()
@@ -287,3 +287,15 @@ def test_parts_of_recipes_are_not_recipes() -> None:
     assert not [name for name in recipes() if name.startswith("parts/")]
     with pytest.raises(ConfigError, match="shipped recipe"):
         load_recipe("parts/cifar10-resnet18")
+
+
+def test_numbers_with_colons_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {name: digits, split: {seed: 12}}\nmethod: {name: random, density: 0.5, pattern: 2:4}\n")
+    values = read_values(path)
+    assert values["method"]["pattern"] == "2:4"
+    assert values["data"]["split"]["seed"] == 12
+    recipe = load_recipe("random/digits-90", ["method.pattern=2:4", "seed=12"])
+    assert recipe.method.options["pattern"] == "2:4"
+    (tmp_path / "again.yaml").write_text(to_yaml(recipe))
+    assert load_recipe(tmp_path / "again.yaml") == recipe

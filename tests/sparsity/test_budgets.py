@@ -188,3 +188,31 @@ def test_a_budget_that_a_global_choice_would_never_ask_is_refused(budget: Any) -
 def test_a_budget_of_more_weights_than_a_layer_has_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="conv"):
         choose({"conv": torch.rand(2, 2)}, 0.5, lambda shapes, density: {"conv": 5})
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"name": "adaptive", "p": "0.1"}, "method.budget.p"),
+        ({"name": "adaptive", "p": True}, "method.budget.p"),
+        ({"name": "funnel", "ratio": "0.9"}, "method.budget.ratio"),
+        ({"name": "funnel", "ratio": 1}, "method.budget.ratio"),
+        ({"name": "explicit", "densities": 0.1}, "method.budget.densities"),
+        ({"name": "explicit", "densities": {"fc": "half"}}, "method.budget.densities.fc"),
+        ({"name": "least-work", "floor": "0.1"}, "floor in"),
+        ({"name": "least-work", "ceiling": 0}, "ceiling in"),
+        ({"name": "least-work", "costs": 1}, "method.budget.costs"),
+        ({"name": "least-work", "costs": {"fc": -1.0}}, "method.budget.costs.fc"),
+    ],
+)
+def test_a_value_of_another_type_is_told_by_its_field(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=field.replace(".", "[.]")) as told:
+        budget(spec)
+    assert told.value.remedy.startswith(("write", "leave"))
+
+
+def test_what_is_wrong_with_a_budget_is_told_before_that_a_scope_asks_for_none() -> None:
+    with pytest.raises(ConfigError, match=r"method\.budget\.p"):
+        check_scope("global", {"name": "adaptive", "p": 1.5})
+    with pytest.raises(ConfigError, match="scope: layer"):
+        check_scope("global", {"name": "adaptive", "p": 0.5})

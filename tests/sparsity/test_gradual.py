@@ -1,5 +1,7 @@
 """Gradual magnitude pruning: the cubic fall by hand, and that what is cut stays cut."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -98,6 +100,55 @@ def test_the_layer_scope_ends_in_its_budget() -> None:
     kept = pruning.masks().kept_per_layer
     # ERK's shares are proportional to (20 + 30) / 600 and (30 + 10) / 300: counts to 50 and 40 of 90.
     assert list(kept.values()) == [50, 40]
+
+
+def trained(model: nn.Module, pruning: GradualPruning, steps: int) -> list[Masks]:
+    """Return the masks before training and after each step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    masks = [pruning.masks()]
+    for step in range(steps):
+        optimizer.zero_grad()
+        model(torch.rand(8, 20)).square().mean().backward()
+        pruning.before_step(step, optimizer)
+        optimizer.step()
+        pruning.after_step(step, optimizer)
+        masks.append(pruning.masks())
+    return masks
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_dense_network_comes_to_2_of_4_weight_by_weight_and_fills_it(scope: str) -> None:
+    model = two_layers()
+    pruning = GradualPruning(density=0.5, scope=scope, pattern="2:4", begin=0.0, end=1.0, every=4)
+    pruning.attach(model, Draws(), Horizon(epochs=1, steps_per_epoch=20, image_shape=(1, 8, 8)))
+    masks = trained(model, pruning, 20)
+    for before, now in pairwise(masks):
+        assert all(not (now[name] & ~before[name]).any() for name in now)
+    for done in (4, 8):
+        assert masks[done].kept == pytest.approx(900 * pruning.density_after(done), abs=2)
+    assert masks[-1].kept == 450
+    assert masks[-1]["0.weight"].reshape(30, 5, 4).sum(-1).le(2).all()
+    # Of the 30 inputs of the second layer, two fill a group of their own.
+    assert masks[-1]["1.weight"][:, :28].reshape(10, 7, 4).sum(-1).le(2).all()
+
+
+def test_blocks_are_cut_whole() -> None:
+    model = two_layers()
+    pruning = GradualPruning(density=0.2, pattern={"name": "block", "height": 2, "width": 5}, begin=0.0, every=3)
+    assert pruning.contract == "at-most"
+    pruning.attach(model, Draws(), Horizon(epochs=1, steps_per_epoch=20, image_shape=(1, 8, 8)))
+    masks = trained(model, pruning, 20)
+    for mask in masks:
+        shares = mask["0.weight"].reshape(15, 2, 4, 5).float().mean((1, 3))
+        assert ((shares == 0.0) | (shares == 1.0)).all()
+    assert masks[6].kept == int(900 * pruning.density_after(6)) // 10 * 10
+    assert masks[-1].kept == 180
+
+
+def test_a_pattern_that_cannot_be_is_told_at_the_beginning() -> None:
+    pruning = GradualPruning(density=0.6, pattern="2:4")
+    with pytest.raises(ConfigError, match=r"at most 0\.5"):
+        pruning.attach(two_layers(), Draws(), Horizon(epochs=1, steps_per_epoch=20, image_shape=(1, 8, 8)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 from gossamer.errors import ConfigError
 from gossamer.sparsity.budgets import Explicit, Shapes, Uniform
 from gossamer.sparsity.choose import best_of_all
-from gossamer.sparsity.patterns import PATTERNS, Irregular, NofM, Tiles, pattern, project
+from gossamer.sparsity.patterns import IRREGULAR, PATTERNS, Irregular, NofM, Tiles, on_the_way, pattern, project
 
 MATRIX = torch.tensor([[4.0, 1.0, 0.0, 3.0], [5.0, -2.0, 0.0, 0.0], [0.0, 6.0, 1.0, -1.0]])
 
@@ -148,3 +148,20 @@ def test_patterns_are_values() -> None:
     assert pattern("filter") == Tiles(height=1)
     assert pattern({"name": "n-of-m", "n": 1, "m": 2}) == pattern("1:2") == NofM(n=1, m=2)
     assert set(PATTERNS) == {"irregular", "column", "filter", "block", "n-of-m"}
+
+
+def test_on_the_way_what_the_pattern_would_not_keep_goes_first() -> None:
+    scores = {"fc": torch.tensor([[9.0, 8.0, 7.0, 6.0, 1.0, 2.0, 3.0, 4.0]])}
+
+    def left(density: float) -> list[int]:
+        masks = on_the_way(pattern("2:4"), scores, density, None)
+        return masks["fc"].long().flatten().tolist()
+
+    # 2:4 keeps 9, 8, 3 and 4: of the others 1, 2, 6, 7 go in this order.
+    assert left(1.0) == [1, 1, 1, 1, 1, 1, 1, 1]
+    assert left(0.75) == [1, 1, 1, 1, 0, 0, 1, 1]
+    assert left(0.625) == [1, 1, 1, 0, 0, 0, 1, 1]
+    assert left(0.5) == [1, 1, 0, 0, 0, 0, 1, 1]
+    assert left(0.25) == [1, 1, 0, 0, 0, 0, 0, 0]
+    alone = on_the_way(IRREGULAR, scores, 0.75, None)
+    assert torch.equal(alone["fc"], IRREGULAR(scores, 0.75, None)["fc"])

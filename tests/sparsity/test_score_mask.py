@@ -255,3 +255,17 @@ def test_impossible_values_are_refused(options: dict[str, Any], said: str) -> No
 def test_stages_need_to_know_how_long_training_lasts() -> None:
     with pytest.raises(ConfigError, match=r"method\.stages: .*got 3.*leave stages out"):
         ScoreMask(density=0.5, stages=3).attach(network(), Draws())
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_scores_choose_within_a_pattern(stages: int) -> None:
+    model = network()
+    mask = ScoreMask(density=0.5, pattern="2:4", stages=stages)
+    mask.attach(model, Draws(), Horizon(epochs=2, steps_per_epoch=3, image_shape=(1, 8, 8)))
+    assert mask.contract == "at-most"
+    if stages == 3:
+        assert mask.masks().density == pytest.approx(0.5 ** (1 / 3), abs=0.01)
+    for name, kept_now in mask.finalize(model).masks.items():
+        along = kept_now.movedim(1, -1)
+        if along.shape[-1] % 4 == 0:
+            assert along.unflatten(-1, (-1, 4)).sum(-1).eq(2).all(), name

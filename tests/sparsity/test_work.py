@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from scipy.optimize import linprog
 from torch import nn
 
 from gossamer.errors import ConfigError
+from gossamer.methods.robust_admm import DenseLinear
 from gossamer.models.registry import build
 from gossamer.seeding import Draws
-from gossamer.sparsity import HardMask, Horizon
+from gossamer.sparsity import HardMask, Horizon, targets, work
 from gossamer.sparsity.budgets import LeastWork, budget
+from gossamer.sparsity.sets import Quantised, Sparse
 from gossamer.sparsity.work import costs, settled
 
 HORIZON = Horizon(epochs=1, steps_per_epoch=1, image_shape=(1, 8, 8))
@@ -70,15 +73,72 @@ def test_a_mask_of_least_work_measures_its_network() -> None:
     )
 
 
+def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answers before it is done takes as long as it takes until it is done, and no more."""
+
+    class Queue(nn.Module):
+        now, pending = 0.0, 0.25
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.pending += 3.0
+            return x
+
+        def wait(self, device: torch.device) -> None:
+            assert device.type == "cpu"
+            self.now, self.pending = self.now + self.pending, 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    queue = Queue()
+    monkeypatch.setattr(work, "time", queue)
+    monkeypatch.setattr(work, "_wait_for", queue.wait)
+    assert work._seconds(queue, torch.zeros(1)) == 3.0
+
+
+def test_costs_are_taken_in_whatever_precision_the_network_has() -> None:
+    assert list(costs(build("digits-cnn").double(), (1, 8, 8)).values()) == [64.0, 16.0, 4.0, 1.0]
+
+
+def test_a_budget_within_others_is_settled_too() -> None:
+    model = build("digits-cnn")
+    of = {layer.name: value for layer, value in zip(targets(model), (64.0, 16.0, 4.0, 1.0), strict=True)}
+    within = Quantised(within=Sparse(budget=DenseLinear(then=LeastWork())))
+    found = settled(within, model, HORIZON).within.budget
+    assert isinstance(found, DenseLinear)
+    assert found.then == LeastWork(costs=of)
+    dense = Sparse(budget=budget("erk"))
+    assert settled(dense, model, None) is dense
+    known = LeastWork(costs={"fc": 1.0})
+    assert settled(known, model, None) is known
+
+
+def test_the_run_is_asked_before_latencies_are_measured() -> None:
+    model = build("digits-cnn")
+    asked: list[str] = []
+
+    def recall(name: str, measure: object) -> dict[str, float]:
+        asked.append(name)
+        return {layer.name: 1.0 for layer in targets(model)}
+
+    found = settled(LeastWork(by="latency"), model, replace(HORIZON, recall=recall))
+    assert asked == ["latency"]
+    assert set(found.costs.values()) == {1.0}
+    settled(LeastWork(), model, replace(HORIZON, recall=recall))
+    assert asked == ["latency"]
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method\.budget\.by"):
         budget({"name": "least-work", "by": "energy"})
     with pytest.raises(ConfigError, match="floor"):
         LeastWork(floor=2.0)
-    with pytest.raises(ConfigError, match="without costs"):
+    with pytest.raises(ConfigError, match="got nothing for fc"):
         LeastWork()({"fc": (10, 10)}, 0.5)
     with pytest.raises(ConfigError, match=r"method\.budget\.ceiling"):
         LeastWork(ceiling=0.3, costs={"fc": 1.0})({"fc": (10, 10)}, 0.5)
     with pytest.raises(ConfigError, match="shape of the images"):
         settled(LeastWork(), nn.Linear(2, 2), None)
+    with pytest.raises(ConfigError, match="shape of the images"):
+        settled(LeastWork(), nn.Linear(2, 2), Horizon(epochs=1, steps_per_epoch=1))
     assert math.isclose(LeastWork().floor, 0.1)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from together import StopAfter
 
 from gossamer.errors import ConfigError
-from gossamer.recipe.build import build_data, build_phases
+from gossamer.recipe.build import build_data, build_model, build_phases
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.train import train
 from gossamer.runs import RunFolder, checkpoints, metrics
@@ -107,6 +107,21 @@ def test_every_kind_of_training_is_that_of_one_process(tmp_path: Path) -> None:
     for name, recipe in CASES.items():
         train(recipe, out=tmp_path / "alone" / name)
         assert_same(tmp_path / "alone" / name, tmp_path / name, within=2e-5)
+
+
+@pytest.mark.long
+def test_latencies_that_one_process_measures_divide_for_all(tmp_path: Path) -> None:
+    budget = {"name": "least-work", "by": "latency"}
+    trained_together({"run": of_method("hydra", budget=budget), "other": of_method("gradual", every=1)}, tmp_path)
+    measured = json.loads((tmp_path / "run" / "measured.json").read_text())["latency"]
+    # Masks of all processes are compared after every epoch; they follow from what the first one measured.
+    again = case(method={**of_method("hydra")["method"], "budget": {**budget, "costs": measured}})
+    phases = build_phases(load_recipe(again), build_data(load_recipe(again)))
+    sparsifier, model = phases[1].sparsifier(), build_model(load_recipe(again), build_data(load_recipe(again)).train)
+    sparsifier.attach(model, Draws(0))
+    final = load_file(tmp_path / "run" / "states" / "final.safetensors")
+    assert {name: int((final[name] != 0).sum()) for name in measured} == sparsifier.masks().kept_per_layer
+    assert not (tmp_path / "other" / "measured.json").exists()
 
 
 @pytest.mark.long

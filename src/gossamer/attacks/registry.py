@@ -19,8 +19,7 @@ from gossamer.attacks.steps import OverSteps, parse_step
 from gossamer.attacks.targets import parse_target
 from gossamer.attacks.zoo import ZOO
 from gossamer.errors import ConfigError
-from gossamer.plugins import is_reference
-from gossamer.plugins import make as make_foreign
+from gossamer.plugins import is_reference, make_function
 from gossamer.threat import ThreatModel
 from gossamer.types import Attack
 
@@ -190,12 +189,5 @@ def _read_options(subject: str, options: Mapping[str, object], known: Sequence[s
 
 
 def _build_foreign(reference: str, threat: ThreatModel, options: Mapping[str, object]) -> Attack:
-    made = make_foreign(reference, threat=threat, **options)
-    if not callable(made):
-        raise ConfigError(
-            f"attack {reference}",
-            expected="a factory that returns attack(model, x, y, *, draws) -> x_adv",
-            got=type(made).__name__,
-            remedy="return a callable",
-        )
-    return cast("Attack", made)
+    signature = "attack(model, x, y, *, draws) -> x_adv"
+    return cast("Attack", make_function("attack", reference, signature, {"threat": threat, **options}))

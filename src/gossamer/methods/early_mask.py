@@ -6,12 +6,11 @@ SynFlow (Tanaka et al., NeurIPS 2020) under an adversarial loss, beside pruning 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from torch import nn
 
 from gossamer.errors import ConfigError
-from gossamer.methods.early_scores import EARLY_SCORES, enough_batches
+from gossamer.methods.early_scores import early_score, enough_batches
 from gossamer.methods.rewinding import TRAIN, round_name
 from gossamer.methods.stretches import beginning
 from gossamer.sparsity import HeldMask
@@ -29,19 +28,21 @@ CHOOSE = "choose"
 class EarlyMask:
     """Keep int(density * N) weights of the whole network, those of the highest early score.
 
-    score: snip, grasp or synflow; the first two read the gradient of the recipe's own loss on batches attacked as in
-    training. at_epoch: scores are taken after so many epochs of the recipe's own training, 0 for the initial weights;
-    training then starts from those weights with the whole schedule, as rewinding does from the same ones. batches: how
-    many are scored; None: ten images a class.
+    score: snip, grasp, synflow or another package's "package.module:factory" (`gossamer.methods.early_scores`); the
+    first two read the gradient of the recipe's own loss on batches attacked as in training. at_epoch: scores are taken
+    after so many epochs of the recipe's own training, 0 for the initial weights; training then starts from those
+    weights with the whole schedule, as rewinding does from the same ones. batches: how many are scored; None: ten
+    images a class.
     """
 
     density: float
-    score: Literal["snip", "grasp", "synflow"] = "snip"
+    score: str = "snip"
     at_epoch: int = 0
     batches: int | None = None
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
+        early_score(self.score)
         if self.at_epoch < 0:
             raise ConfigError(
                 "method.at_epoch",
@@ -81,7 +82,7 @@ class EarlyMask:
             FromState(epoch_state(TRAIN, self.at_epoch))(model, scene)
         before = {name: value.detach().clone() for name, value in model.state_dict().items()}
         batches = self.batches or enough_batches(scene)
-        scores = EARLY_SCORES[self.score](model, scene, self.density, batches)
+        scores = early_score(self.score)(model, scene, self.density, batches)
         # Scoring moves batch-norm statistics; training starts from those of the epoch.
         model.load_state_dict(before)
         total = sum(score.numel() for score in scores.values())

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from gossamer.errors import ConfigError
+from gossamer.plugins import is_reference, make_function
 from gossamer.sparsity import Target, targets
 from gossamer.sparsity.choose import best_of_all
 from gossamer.training.scene import Scene
@@ -72,11 +75,28 @@ def synflow(model: nn.Module, scene: Scene, density: float, batches: int) -> Sco
     return {name: torch.where(alive[name] > 0, score, -1.0) for name, score in scores.items()}
 
 
-EARLY_SCORES: Mapping[str, Callable[[nn.Module, Scene, float, int], Scores]] = {
+EarlyScore: TypeAlias = Callable[[nn.Module, Scene, float, int], Scores]
+
+EARLY_SCORES: Mapping[str, EarlyScore] = {
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,
 }
+
+
+def early_score(name: str) -> EarlyScore:
+    """Return the score of a name, or what a user's "package.module:factory" makes; raises ConfigError."""
+    if is_reference(name):
+        signature = "score(model, scene, density, batches) -> tensors by layer"
+        return cast("EarlyScore", make_function("score", name, signature, {}))
+    if name not in EARLY_SCORES:
+        raise ConfigError(
+            "method.score",
+            expected=f"one of {', '.join(EARLY_SCORES)}, or package.module:factory",
+            got=repr(name),
+            remedy="choose one of them",
+        )
+    return EARLY_SCORES[name]
 
 
 def enough_batches(scene: Scene) -> int:

@@ -9,6 +9,7 @@ from gossamer.errors import ConfigError
 from gossamer.methods.sharpness import check_sharpness, with_sharpness
 from gossamer.sparsity import ScoreMask
 from gossamer.sparsity.budgets import BudgetSpec
+from gossamer.sparsity.patterns import PatternSpec
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 
@@ -25,6 +26,7 @@ class EdgePopup:
     density: float
     scope: Literal["global", "layer"] = "layer"
     budget: BudgetSpec = "uniform"
+    pattern: PatternSpec = "irregular"
     weights: Literal["plain", "binary", "signed-constant", "scaled-signed-constant"] = "signed-constant"
     scores: Literal["kaiming-uniform", "uniform", "from-weights"] = "kaiming-uniform"
     bound: float = 0.01
@@ -69,6 +71,7 @@ class EdgePopup:
             density=density,
             scope=self.scope,
             budget=self.budget,
+            pattern=self.pattern,
             weights=self.weights,
             scores=self.scores,
             bound=self.bound,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from gossamer.sparsity.budgets import BudgetSpec
 from gossamer.sparsity.gradual import GradualPruning
+from gossamer.sparsity.patterns import PatternSpec
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 
@@ -15,12 +16,14 @@ from gossamer.training.phases import Phase
 class Gradual:
     """scope: `global` compares all weights, `layer` each layer's, as `budget` divides the density.
 
+    pattern: in which shapes weights are left in the end: blocks, 2:4, ... (`gossamer.sparsity.patterns`).
     schedule: how the density falls from 1 between the shares `begin` and `end` of training; every: steps between cuts.
     """
 
     density: float
     scope: Literal["global", "layer"] = "global"
     budget: BudgetSpec = "uniform"
+    pattern: PatternSpec = "irregular"
     schedule: str = "cubic"
     begin: float = 0.1
     end: float = 0.75
@@ -43,6 +46,7 @@ class Gradual:
             density=self.density,
             scope=self.scope,
             budget=self.budget,
+            pattern=self.pattern,
             schedule=self.schedule,
             begin=self.begin,
             end=self.end,

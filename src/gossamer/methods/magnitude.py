@@ -8,9 +8,9 @@ from typing import Literal
 from gossamer.methods.checks import check_epochs, check_rate
 from gossamer.sparsity import HardMask
 from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
-from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.patterns import PatternSpec
 from gossamer.sparsity.patterns import pattern as make_pattern
+from gossamer.sparsity.scores import scoring
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import FromState, Phase
 
@@ -19,7 +19,8 @@ from gossamer.training.phases import FromState, Phase
 class Magnitude:
     """Keep the weights of largest magnitude, over the whole network or layer by layer as `budget` says.
 
-    pattern: in which shapes they are kept: single weights, blocks, 2:4, ... (`gossamer.sparsity.patterns`).
+    pattern: in which shapes they are kept: single weights, blocks, 2:4, ... (`gossamer.sparsity.patterns`); score: what
+    stands in for the magnitude, such as another package's "package.module:factory" (`gossamer.sparsity.scores`).
     finetune_epochs: epochs of the second phase, None for the recipe's; finetune_lr: its learning rate as a share of
     the first phase's. Both phases train with the recipe's objective and schedule. Source: Han et al., NeurIPS 2015;
     under adversarial training with layer-wise budgets (`scope: layer`): the LWM baseline of Sehwag et al., NeurIPS 2020
@@ -30,14 +31,15 @@ class Magnitude:
     scope: Literal["global", "layer"] = "global"
     budget: BudgetSpec = "uniform"
     pattern: PatternSpec = "irregular"
+    score: str = "magnitude"
     finetune_epochs: int | None = None
     finetune_lr: float = 0.1
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
         check_scope(self.scope, self.budget)
-        make_budget(self.budget)
         make_pattern(self.pattern)
+        scoring(self.score)
         check_epochs("method.finetune_epochs", self.finetune_epochs)
         check_rate("method.finetune_lr", self.finetune_lr)
 
@@ -56,7 +58,7 @@ class Magnitude:
             sparsifier=partial(
                 HardMask,
                 density=self.density,
-                score="magnitude",
+                score=self.score,
                 scope=self.scope,
                 budget=self.budget,
                 pattern=self.pattern,

@@ -4,19 +4,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from gossamer.errors import ConfigError
 from gossamer.methods.checks import check_epochs
 from gossamer.objectives.several import Several
+from gossamer.plugins import is_reference
 from gossamer.sparsity import Sparsifier
 from gossamer.sparsity.admm import Interval
 from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
-from gossamer.sparsity.patterns import PatternSpec
+from gossamer.sparsity.patterns import PatternSpec, most_of
 from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.sparsity.schedules import density_at
-from gossamer.sparsity.sets import ConstraintSet, Quantised, Redundant, Sparse
+from gossamer.sparsity.sets import ConstraintSet, Quantised, Redundant, Sparse, foreign_set
 from gossamer.sparsity.tightening import Plan, TightenedADMM
 from gossamer.threat import ThreatModel
 from gossamer.training.monitors import GO, Metrics, Verdict
@@ -25,8 +26,9 @@ from gossamer.training.phases import Phase
 from gossamer.training.schedules import Schedule
 from gossamer.types import Attack
 
-SetName = Literal["irregular", "funnel", "redundant", "quantised"]
+SetSpec: TypeAlias = str | Mapping[str, object]
 
+SETS = ("irregular", "funnel", "redundant", "quantised")
 PUBLISHED_EPS = (1 / 3, 2 / 3, 1.0)
 PUBLISHED_STEPS = (7, 14, 21)
 
@@ -84,10 +86,11 @@ class OneShotADMM:
     """One phase: no pretraining, no fine-tuning.
 
     set: irregular (at most k weights), funnel (each layer denser than the next, `funnel_ratio`), redundant (no two
-    filters of a layer nearer than phi), quantised (2^bits values a layer); scope, budget, pattern: of k, as in
-    magnitude pruning. eps: shares of the threat's radius, one an equal stage (published: thirds); steps: of the attack,
-    from the first on anew in each stage, each for `steps_epochs` epochs, the last one to its end (published: 7, 14,
-    21). For both, None: as published where the attack has such a field; empty: the attack's own.
+    filters of a layer nearer than phi), quantised (2^bits values a layer), or another package's
+    "package.module:factory", also as {name: ..., its options}; scope, budget, pattern: of k, as in magnitude pruning.
+    eps: shares of the threat's radius, one an equal stage (published: thirds); steps: of the attack, from the first on
+    anew in each stage, each for `steps_epochs` epochs, the last one to its end (published: 7, 14, 21). For both, None:
+    as published where the attack has such a field; empty: the attack's own.
     start_density, tightening, tightened_by: density falls from the first (None: all that the pattern admits) to
     `density` along a schedule, over that share of the epochs. bound: None follows the sequences; a share tightens only
     after an epoch whose adversarial loss rose by no more than that. extra_epochs: at most so many more while the
@@ -97,7 +100,7 @@ class OneShotADMM:
     """
 
     density: float
-    set: SetName = "irregular"
+    set: SetSpec = "irregular"
     scope: Literal["global", "layer"] = "global"
     budget: BudgetSpec = "uniform"
     pattern: PatternSpec = "irregular"
@@ -166,14 +169,16 @@ class OneShotADMM:
         """Refuse an option of another set than the one named."""
         for name, of in (("funnel_ratio", "funnel"), ("phi", "redundant"), ("bits", "quantised")):
             default = type(self).__dataclass_fields__[name].default
-            if self.set != of and getattr(self, name) != default:
+            if name_of(self.set) != of and getattr(self, name) != default:
                 self._refuse(name, f"nothing beside set: {self.set}", f"leave it out, or write set: {of}")
-        if self.set == "funnel" and (self.scope != "global" or self.budget != "uniform"):
+        own = is_reference(name_of(self.set))
+        shaped = own and self.pattern != "irregular"
+        if (self.set == "funnel" or own) and (shaped or self.scope != "global" or self.budget != "uniform"):
             raise ConfigError(
                 "method.set",
-                expected="funnel without scope and budget: it divides the density itself",
-                got=f"scope: {self.scope}, budget: {self.budget}",
-                remedy="leave both out, or write set: irregular",
+                expected=f"{name_of(self.set)} without scope and budget: it divides the density itself",
+                got=f"scope: {self.scope}, budget: {self.budget}" + (f", pattern: {self.pattern}" if shaped else ""),
+                remedy="leave them out, or write set: irregular",
             )
 
     def _monitors(self, base: Phase) -> list[Any]:
@@ -223,13 +228,18 @@ class OneShotADMM:
 
     @property
     def _densest(self) -> float:
-        return make_pattern(self.pattern).densest
+        return most_of(make_pattern(self.pattern))
 
     @property
     def _start(self) -> float:
         return self._densest if self.start_density is None else self.start_density
 
     def _constraint(self) -> ConstraintSet:
+        options = {} if isinstance(self.set, str) else {key: each for key, each in self.set.items() if key != "name"}
+        if is_reference(name_of(self.set)):
+            return foreign_set(name_of(self.set), options)
+        if self.set not in SETS:
+            self._refuse("set", f"one of {', '.join(SETS)}, or package.module:factory", "choose one of them")
         if self.set == "funnel":
             funnel = make_budget({"name": "funnel", "ratio": self.funnel_ratio})
             return Sparse(pattern=make_pattern(self.pattern), budget=funnel)
@@ -241,6 +251,11 @@ class OneShotADMM:
 
     def _refuse(self, name: str, expected: str, remedy: str) -> None:
         raise ConfigError(f"method.{name}", expected=expected, got=getattr(self, name), remedy=remedy)
+
+
+def name_of(spec: SetSpec) -> str:
+    """Return what a set is called, with options or without."""
+    return spec if isinstance(spec, str) else str(spec.get("name"))
 
 
 def tighten(attack: Attack | None, sparsifier: Sparsifier) -> Attack | None:

@@ -9,7 +9,8 @@ from gossamer.methods.binary import BINARY_OPTIMIZER, binarised, check_binary
 from gossamer.sparsity import HardMask
 from gossamer.sparsity.binary_weights import Scale
 from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
-from gossamer.sparsity.budgets import budget as make_budget
+from gossamer.sparsity.patterns import PatternSpec
+from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.training.optimizers import OptimizerSpec
 from gossamer.training.phases import Phase
 
@@ -18,6 +19,7 @@ from gossamer.training.phases import Phase
 class Random:
     """Keep weights chosen uniformly, over the whole network or layer by layer as `budget` says, before training.
 
+    pattern: in which shapes they are kept: the control of other methods under that pattern.
     binary: weights -1 and +1 where they are not zero, by BinaryConnect; binary_scale: `mean` multiplies them by the
     layer's mean magnitude.
     """
@@ -25,6 +27,7 @@ class Random:
     density: float
     scope: Literal["global", "layer"] = "layer"
     budget: BudgetSpec = "uniform"
+    pattern: PatternSpec = "irregular"
     binary: bool = False
     binary_scale: Scale = "none"
 
@@ -32,7 +35,7 @@ class Random:
         check_binary(self.binary_scale, binary=self.binary)
         check_density(self.density, "method.density")
         check_scope(self.scope, self.budget)
-        make_budget(self.budget)
+        make_pattern(self.pattern)
 
     def default_optimizer(self, objective: str) -> OptimizerSpec:
         """Return SGD with momentum 0.9 and coupled decay 5e-4, or BinaryConnect's Adam."""
@@ -40,6 +43,13 @@ class Random:
 
     def phases(self, base: Phase, model: str) -> Sequence[Phase]:
         """Return the recipe's phase under a fixed random mask."""
-        sparsifier = partial(HardMask, density=self.density, score="random", scope=self.scope, budget=self.budget)
+        sparsifier = partial(
+            HardMask,
+            density=self.density,
+            score="random",
+            scope=self.scope,
+            budget=self.budget,
+            pattern=self.pattern,
+        )
         phase = replace(base, sparsifier=sparsifier)
         return (binarised(phase, self.binary_scale) if self.binary else phase,)

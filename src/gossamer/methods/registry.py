@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from typing import cast
 
 from gossamer.errors import ConfigError
 from gossamer.methods.atmc import ATMC
@@ -33,8 +34,7 @@ from gossamer.methods.scratch_ticket import ScratchTicket
 from gossamer.methods.set import SET
 from gossamer.methods.soft_deep_r import SoftDeepR
 from gossamer.methods.twinrep import TwinRep
-from gossamer.plugins import is_reference
-from gossamer.plugins import make as make_foreign
+from gossamer.plugins import is_reference, make_one, resolve
 from gossamer.training.options import construct
 
 
@@ -166,21 +166,38 @@ def build(name: str, **options: object) -> Method:
 
 
 def check_pair(method: str, objective: str) -> None:
-    """Raise ConfigError where a method cannot run with an objective, with the reason; names as in recipes."""
-    reason = METHODS[method].refuses.get(objective) if method in METHODS else None
+    """Raise ConfigError where a method cannot run with an objective, with the reason; names as in recipes.
+
+    A user's factory may say so itself, by an attribute `refuses` like that of a MethodEntry.
+    """
+    reason = _refusals(method).get(objective)
     if reason is None:
         return
     allowed = "an objective that the method can run with"
     raise ConfigError("objective.name", expected=allowed, got=f"{objective} with method {method}", remedy=reason)
 
 
+def _refusals(method: str) -> Mapping[str, str]:
+    if not is_reference(method):
+        return METHODS[method].refuses if method in METHODS else {}
+    refuses: object = getattr(resolve(method), "refuses", {})
+    if isinstance(refuses, Mapping) and all(isinstance(each, str) for pair in refuses.items() for each in pair):
+        return cast("Mapping[str, str]", refuses)
+    raise ConfigError(
+        f"refuses of {method}",
+        expected="a reason for each objective by its name, as texts",
+        got=repr(refuses),
+        remedy='write refuses = {"natural": "it needs a training attack"}, say',
+    )
+
+
 def _build_foreign(reference: str, options: Mapping[str, object]) -> Method:
-    made = make_foreign(reference, **options)
-    if not isinstance(made, Method):
-        raise ConfigError(
-            f"method {reference}",
-            expected="a factory that returns an object with default_optimizer and phases",
-            got=type(made).__name__,
-            remedy="define both, as gossamer.methods.protocol.Method describes them",
-        )
-    return made
+    made = make_one(
+        "method",
+        reference,
+        options,
+        fits=lambda each: isinstance(each, Method),
+        expected="a factory that returns an object with default_optimizer and phases",
+        remedy="define both, as gossamer.methods.protocol.Method describes them",
+    )
+    return cast("Method", made)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -95,7 +96,7 @@ class ScratchTicket(EdgePopup):
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
             optimizer=replace(base.optimizer, lr=base.optimizer.lr * self._finetune_rate),
-            sparsifier=HeldMask,
+            sparsifier=partial(HeldMask, contract=self.search(self.density)().contract),
             start=start,
         )
         return (search, finetune)

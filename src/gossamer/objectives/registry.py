@@ -19,8 +19,7 @@ from gossamer.objectives.several import Several
 from gossamer.objectives.stored import Stored
 from gossamer.objectives.trades import Trades
 from gossamer.objectives.weighted import Weighted
-from gossamer.plugins import is_reference
-from gossamer.plugins import make as make_foreign
+from gossamer.plugins import is_reference, make_one
 from gossamer.threat import ThreatModel
 from gossamer.types import Attack, Objective
 
@@ -163,12 +162,12 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
 
 
 def _build_foreign(reference: str, options: Mapping[str, object]) -> Objective:
-    made = make_foreign(reference, **options)
-    if not isinstance(made, Objective):
-        raise ConfigError(
-            f"objective {reference}",
-            expected="a factory that returns an object with craft and loss",
-            got=type(made).__name__,
-            remedy="define both, as gossamer.types.Objective describes them",
-        )
-    return made
+    made = make_one(
+        "objective",
+        reference,
+        options,
+        fits=lambda each: isinstance(each, Objective),
+        expected="a factory that returns an object with craft and loss",
+        remedy="define both, as gossamer.types.Objective describes them",
+    )
+    return cast("Objective", made)

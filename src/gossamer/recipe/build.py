@@ -23,7 +23,7 @@ from gossamer.objectives.penalties import build_penalty
 from gossamer.objectives.protocol import WithReplays
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack
-from gossamer.plugins import is_reference
+from gossamer.plugins import is_reference, references
 from gossamer.plugins import make as make_foreign
 from gossamer.recipe.schema import (
     AverageFields,
@@ -225,6 +225,12 @@ def build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:
         select=spec.select,
     )
     return method, base
+
+
+def has_own_code(recipe: Recipe) -> bool:
+    """Return whether building method and base of a recipe could import a user's own code, by any part it names."""
+    named = (recipe.method, recipe.objective, recipe.attack, recipe.training)
+    return any(True for part in named for _ in references(part.model_dump(mode="json")))
 
 
 def _fitting(data: DataSet) -> dict[str, object]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from gossamer.evaluation.trials import parameters
 from gossamer.models.registry import MODELS
-from gossamer.plugins import is_reference
-from gossamer.recipe.build import build_method_and_base
+from gossamer.recipe.build import build_method_and_base, has_own_code
 from gossamer.recipe.schema import Recipe
 
 # What a network takes from its data where the recipe does not say it, whatever its own defaults are.
@@ -36,8 +35,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
         defaults = MODELS[recipe.model.name].defaults.items()
         own = {name: str(each) if callable(each) else each for name, each in defaults if name not in _FROM_DATA}
         values["model"] = {"name": recipe.model.name, **own, **values["model"]}
-    names = (recipe.method.name, recipe.objective.name, recipe.attack.name or "")
-    if not any(is_reference(name) for name in names):
+    if not has_own_code(recipe):
         _fill(values, recipe)
     return flat(values)
 

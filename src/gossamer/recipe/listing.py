@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from gossamer.errors import ConfigError, GossamerError, RunError
-from gossamer.plugins import is_reference
 from gossamer.recipe.load import load_recipe, read_fields
 from gossamer.runs import RunFolder, atomic, lock, status
 from gossamer.runs.results import Evaluation, Interval
@@ -208,12 +207,12 @@ def _epoch(run: RunFolder, told: status.Status | None) -> str:
 
 def _epochs(run: RunFolder, phase: str) -> int | None:
     """Return how many epochs a phase has, None where only code of a user's own could tell."""
-    from gossamer.recipe.build import build_method_and_base  # noqa: PLC0415  (slow to import, for unfinished runs alone)
+    # Slow to import, for unfinished runs alone.
+    from gossamer.recipe.build import build_method_and_base, has_own_code  # noqa: PLC0415
 
     try:
         recipe = load_recipe(run.recipe)
-        named = (recipe.method.name, recipe.objective.name, recipe.attack.name or "")
-        if any(is_reference(name) for name in named):
+        if has_own_code(recipe):
             return None
         method, base = build_method_and_base(recipe)
         phases = method.phases(base, recipe.model.name)

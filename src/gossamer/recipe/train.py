@@ -6,12 +6,12 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from gossamer.attacks.registry import build as build_attack
-from gossamer.errors import ConfigError, RunError
+from gossamer.errors import RunError
 from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.evaluation.network import describe_network
@@ -147,7 +147,6 @@ def _begun(
     phases, start = started_phases(chosen, prepared.parts, data_dir)
     build_model(chosen, prepared.parts.train)
     check_together(phases, prepared.parts.train, where)
-    _check_measured_budget(chosen, ranks)
     if not RunFolder(path).recipe.exists():
         rehearse(phases, lambda: build_model(chosen, prepared.parts.train), prepared.parts.train)
     unlabelled = open_source(chosen, prepared.parts.train, path, data_dir)
@@ -175,17 +174,6 @@ def _begun(
         )
         labels = unlabelled.checksums if unlabelled else None
         yield _Begun(run=prepared, phases=phases, job=job, unlabelled=labels)
-
-
-def _check_measured_budget(recipe: Recipe, ranks: Ranks) -> None:
-    budget = recipe.method.options.get("budget")
-    if ranks.several and isinstance(budget, Mapping) and cast("Mapping[str, Any]", budget).get("by") == "latency":
-        raise ConfigError(
-            "method.budget.by",
-            expected="multiply-adds with several processes: each would measure other latencies, and keep other weights",
-            got="latency",
-            remedy="train alone, or write the budget that it came to as an explicit one",
-        )
 
 
 def _begin_folder(folder: RunFolder, chosen: Recipe, about: Mapping[str, Any], *, writes: bool) -> None:

@@ -89,6 +89,11 @@ class RunFolder:
         return self.path / "env.json"
 
     @property
+    def measured(self) -> Path:
+        """What was measured once and decides from then on, such as the time a layer takes."""
+        return self.path / "measured.json"
+
+    @property
     def status(self) -> Path:
         """Where the run stands."""
         return self.path / "status.json"
@@ -159,6 +164,7 @@ class RunFolder:
         known = {
             self.recipe,
             self.env,
+            self.measured,
             self.status,
             self.metrics,
             self.last,

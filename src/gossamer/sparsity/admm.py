@@ -21,8 +21,9 @@ from gossamer.sparsity.finalize import finalise, plain_copy
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
 from gossamer.sparsity.protocol import Averaged, Finalised, Horizon
-from gossamer.sparsity.sets import ConstraintSet
+from gossamer.sparsity.sets import ConstraintSet, free_layers
 from gossamer.sparsity.targets import targets
+from gossamer.sparsity.work import settled
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -159,9 +160,10 @@ class ADMM(NoSparsifier):
         The final density is tried as well: a set that cannot hold it is found out before training.
         """
         super().attach(model, draws, horizon)
+        self._constraint = settled(self._constraint, model, horizon)
         self._steps = self._interval.steps(horizon)
         self._end = None if horizon is None else horizon.steps
-        self._free = self._constraint.free(_detached(self._weights()), self.density)
+        self._free = free_layers(self._constraint, _detached(self._weights()), self.density)
         self.splitting.start(self._project(self._drawn()))
 
     def penalty(self, model: nn.Module) -> Tensor:

@@ -4,27 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, TypeGuard, cast
 
 from gossamer.errors import ConfigError
+from gossamer.plugins import is_reference, make_function
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 WorkUnit: TypeAlias = Literal["multiply-adds", "latency"]
 BudgetSpec: TypeAlias = str | Mapping[str, object]
-
-# The methods that measure their network before they divide its density.
-MEASURING = (
-    "random",
-    "magnitude",
-    "gradual",
-    "set",
-    "rigl",
-    "flying-bird",
-    "edge-popup",
-    "scratch-ticket",
-    "robust-subnet",
-    "hydra",
-)
 
 
 def check_density(density: float, field: str = "density") -> float:
@@ -76,9 +63,9 @@ class Adaptive:
     p: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.p <= 1.0:
+        if not is_share(self.p):
             raise ConfigError(
-                "method.budget.p", expected="an exponent in [0, 1]", got=self.p, remedy="write 0.1, as published"
+                "method.budget.p", expected="an exponent in [0, 1]", got=repr(self.p), remedy="write 0.1, as published"
             )
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
@@ -159,9 +146,9 @@ class Funnel:
     ratio: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.ratio < 1.0:
+        if not is_share(self.ratio) or self.ratio in (0, 1):
             raise ConfigError(
-                "method.budget.ratio", expected="a ratio in (0, 1)", got=self.ratio, remedy="write 0.9, say"
+                "method.budget.ratio", expected="a ratio in (0, 1)", got=repr(self.ratio), remedy="write 0.9, say"
             )
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
@@ -177,12 +164,13 @@ class Explicit:
     densities: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
+        _check_mapping("densities", self.densities, 'write {"conv1.*": 0.6}, say')
         for pattern, share in self.densities.items():
-            if not 0.0 <= share <= 1.0:
+            if not is_share(share):
                 raise ConfigError(
                     f"method.budget.densities.{pattern}",
                     expected="a share of the layer's weights kept in [0, 1]",
-                    got=share,
+                    got=repr(share),
                     remedy="write 0.1 to keep 10 % of them",
                 )
 
@@ -222,7 +210,8 @@ class LeastWork:
 
     by: what a weight costs: `multiply-adds` for one image, counted; `latency`: the dense layer's measured time on one
     image of this machine over its weights. floor: the least density of any layer, as a share of the whole's, without
-    which whole layers would be cut; ceiling: the highest density of any layer. costs: filled in from the network.
+    which whole layers would be cut; ceiling: the highest density of any layer. costs: of a weight of each layer, where
+    they are known; otherwise `gossamer.sparsity.work` takes them from the network.
     """
 
     by: WorkUnit = "multiply-adds"
@@ -235,23 +224,33 @@ class LeastWork:
             raise ConfigError(
                 "method.budget.by", expected="multiply-adds or latency", got=repr(self.by), remedy="choose one"
             )
-        if not 0.0 <= self.floor <= 1.0 or not 0.0 < self.ceiling <= 1.0:
+        if not is_share(self.floor) or not is_share(self.ceiling) or self.ceiling == 0.0:
             raise ConfigError(
                 "method.budget",
                 expected="floor in [0, 1] and ceiling in (0, 1]",
-                got=f"floor {self.floor}, ceiling {self.ceiling}",
+                got=f"floor {self.floor!r}, ceiling {self.ceiling!r}",
                 remedy="write floor: 0.1 for layers of at least a tenth of the whole's density",
             )
+        _check_mapping("costs", self.costs, "leave it out: costs are taken from the network")
+        for name, cost in self.costs.items():
+            if not _is_number(cost) or not 0.0 <= cost < math.inf:
+                raise ConfigError(
+                    f"method.budget.costs.{name}",
+                    expected="what a weight of the layer costs, a number >= 0",
+                    got=repr(cost),
+                    remedy="leave costs out: they are taken from the network",
+                )
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
         """Return how many weights each layer keeps; raises ConfigError where costs are unknown or too few fit."""
         sizes = _sizes(shapes)
-        if set(self.costs) != set(sizes):
+        unknown = [name for name in sizes if name not in self.costs]
+        if unknown:
             raise ConfigError(
-                "method.budget",
-                expected="a method that measures its network before it divides",
-                got="least-work without costs",
-                remedy=f"use it with {', '.join(MEASURING)}, or choose another budget",
+                "method.budget.costs",
+                expected="what a weight of each layer costs",
+                got=f"nothing for {', '.join(unknown)}",
+                remedy="leave costs out of a recipe; in Python, let gossamer.sparsity.work.settled look at the network",
             )
         wanted = total_budget(sizes, density)
         counts = {name: min(size, int(self.floor * density * size)) for name, size in sizes.items()}
@@ -284,13 +283,20 @@ _PRESETS: Mapping[str, Mapping[str, object]] = {"er": {"kernel": False}, "erk": 
 
 
 def budget(spec: BudgetSpec) -> Budget:
-    """Return a budget by name, or from {"name": ..., and its options}; raises ConfigError."""
+    """Return a budget by name, or from {"name": ..., and its options}; raises ConfigError.
+
+    A name may be a user's "package.module:factory", which is called with the options.
+    """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
+    if isinstance(name, str) and is_reference(name):
+        return cast(
+            "Budget", make_function("budget", name, "budget(shapes, density) -> weights of each layer", options)
+        )
     if not isinstance(name, str) or name not in BUDGETS:
         raise ConfigError(
             "method.budget",
-            expected=f"one of {', '.join(BUDGETS)}, or {{name: adaptive, p: 0.1}}",
+            expected=f"one of {', '.join(BUDGETS)}, {{name: adaptive, p: 0.1}}, or package.module:factory",
             got=repr(spec),
             remedy="choose one of them",
         )
@@ -300,15 +306,16 @@ def budget(spec: BudgetSpec) -> Budget:
         raise ConfigError("method.budget", expected=f"options of {name}", got=repr(spec), remedy=str(error)) from error
 
 
-def check_scope(scope: str, budget: BudgetSpec) -> None:
-    """Raise ConfigError for a scope that is none, and for a budget that a global choice would never ask."""
+def check_scope(scope: str, spec: BudgetSpec) -> None:
+    """Raise ConfigError for a budget or scope that cannot be, and for a budget that a global choice would not ask."""
+    budget(spec)
     if scope not in ("global", "layer"):
         raise ConfigError("method.scope", expected="global or layer", got=repr(scope), remedy="choose one of the two")
-    if scope == "global" and budget not in ("uniform", {"name": "uniform"}):
+    if scope == "global" and spec not in ("uniform", {"name": "uniform"}):
         raise ConfigError(
             "method.budget",
             expected="none beside scope: global, under which all layers share one choice",
-            got=budget,
+            got=spec,
             remedy="write scope: layer, or budget: uniform",
         )
 
@@ -332,8 +339,8 @@ def divide(budget: Budget, shapes: Shapes, density: float) -> dict[str, int]:
     return counts
 
 
-def check_counts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> None:
-    """Raise ConfigError where counts are not of these layers, or a layer is to keep more than it has or below none."""
+def check_counts(counts: Mapping[str, object], sizes: Mapping[str, int]) -> None:
+    """Raise ConfigError where counts are not of these layers, no whole numbers, or beyond what a layer has."""
     if set(counts) != set(sizes):
         raise ConfigError(
             "method.budget",
@@ -342,11 +349,11 @@ def check_counts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> None:
             remedy="mend the budget, or choose another",
         )
     for name, count in counts.items():
-        if not 0 <= count <= sizes[name]:
+        if not isinstance(count, int) or not 0 <= count <= sizes[name]:
             raise ConfigError(
                 f"method.budget of {name}",
                 expected=f"between 0 and {sizes[name]:,} weights",
-                got=f"{count:,}",
+                got=f"{count:,}" if isinstance(count, int) else repr(count),
                 remedy="lower method.density, or choose another budget",
             )
 
@@ -357,6 +364,20 @@ def _may_be_empty(budget: Budget, name: str) -> bool:
     if isinstance(budget, LeastWork):
         return budget.floor == 0.0
     return not isinstance(budget, Uniform | Adaptive | ErdosRenyi | IGQ | Funnel)
+
+
+def is_share(value: object) -> bool:
+    """Return whether a value, of whatever type a recipe gave it, is a number in [0, 1]."""
+    return _is_number(value) and 0.0 <= value <= 1.0
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_mapping(field: str, value: object, remedy: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"method.budget.{field}", expected="numbers by layer", got=repr(value), remedy=remedy)
 
 
 def _sizes(shapes: Shapes) -> dict[str, int]:

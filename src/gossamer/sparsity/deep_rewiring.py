@@ -9,7 +9,7 @@ import math
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
@@ -17,9 +17,10 @@ from gossamer.sparsity.budgets import BudgetSpec, check_counts, check_density, d
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import best_of_all, best_of_each
 from gossamer.sparsity.masks import Masks
-from gossamer.sparsity.protocol import BudgetContract
+from gossamer.sparsity.protocol import BudgetContract, Horizon
 from gossamer.sparsity.signed import SignedWeights, draw_layers
 from gossamer.sparsity.targets import Target, fan_in, flat
+from gossamer.sparsity.work import settled
 
 Scope: TypeAlias = Literal["global", "local"]
 
@@ -59,6 +60,11 @@ class DeepRewiring(SignedWeights):
     def budget(self) -> int:
         """Number of connections of the whole network."""
         return sum(self._wanted.values())
+
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Draw theta and signs, and register the parametrization on every prunable kernel."""
+        self._budget = settled(self._budget, model, horizon)
+        super().attach(model, draws, horizon)
 
     def _plan(self) -> None:
         shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
@@ -131,6 +137,11 @@ class SoftDeepRewiring(SignedWeights):
         share = self._shares[name]
         temperature = self._first_rate * self._sigma**2 / 2
         return -(1.0 - share) / share * temperature / self._l1
+
+    def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
+        """Draw theta and signs, and register the parametrization on every prunable kernel."""
+        self._budget = settled(self._budget, model, horizon)
+        super().attach(model, draws, horizon)
 
     def _plan(self) -> None:
         sizes = {layer.name: layer.size for layer in self._layers}

@@ -88,7 +88,7 @@ class DynamicMask(HardMask):
         self._death_rate = death_rate
         self._final_rate = final_rate
         self._until = until
-        self._horizon = Horizon(epochs=0, steps_per_epoch=1, image_shape=(0, 0, 0))
+        self._horizon = Horizon(epochs=0, steps_per_epoch=1)
         self._draws = Draws()
         self._slopes: dict[str, Tensor] = {}
         self._counts = {"updates": 0.0, "dropped": 0.0, "grown": 0.0}

@@ -34,6 +34,7 @@ from gossamer.sparsity.protocol import Averaged, BudgetContract, Finalised, Hori
 from gossamer.sparsity.quantise import levels, quantise
 from gossamer.sparsity.sets import check_bits
 from gossamer.sparsity.targets import Target
+from gossamer.sparsity.work import settled
 
 WHOLE = ""
 
@@ -124,6 +125,7 @@ class Factorised(NoSparsifier):
         sizes = {layer.name: layer.size for layer in self._layers}
         self._dense_weights = sum(sizes.values())
         self._keep = {WHOLE: total_budget(sizes, self.density)}
+        self._budget = settled(self._budget, model, horizon)
         if self._budget is not None:
             self._keep = divide(self._budget, shapes, self.density)
         for layer in self._layers:

@@ -6,6 +6,7 @@ part of training, every few steps, and the network trains on at density d.
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,14 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope, divide, total_budget
+from gossamer.sparsity.budgets import Budget, BudgetSpec, Shapes, check_density, check_scope, divide
 from gossamer.sparsity.budgets import budget as make_budget
-from gossamer.sparsity.choose import best_of_all, best_of_each
 from gossamer.sparsity.dynamic_mask import check_every, check_share, known
 from gossamer.sparsity.finalize import finalise
 from gossamer.sparsity.held_mask import HeldMask
-from gossamer.sparsity.masks import Masks
+from gossamer.sparsity.masks import Masks, intersect
+from gossamer.sparsity.patterns import IRREGULAR, PatternSpec, on_the_way
+from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.sparsity.protocol import Finalised, Horizon
 from gossamer.sparsity.schedules import density_at
 from gossamer.sparsity.work import settled
@@ -29,9 +31,10 @@ class GradualPruning(HeldMask):
     """Cut the smallest weights every `every` steps between the shares `begin` and `end` of training.
 
     scope: `global` compares all weights, `layer` takes each layer from dense to what `budget` gives it in the end.
-    schedule: a name in `gossamer.sparsity.schedules`. What is cut stays cut. What is finalised before the end is cut
-    to the final density first, so that nothing measured or kept on the way is denser than what was asked for.
-    Raises ConfigError.
+    pattern: in which shapes weights are left; a density that it does not admit yet is reached by cutting single
+    weights, those first that it would not keep. schedule: as in `gossamer.sparsity.schedules`. What is cut stays cut.
+    What is finalised before the end is cut to the final density first, so that nothing measured or kept on the way is
+    denser than what was asked for. Raises ConfigError.
     """
 
     def __init__(
@@ -40,24 +43,25 @@ class GradualPruning(HeldMask):
         density: float,
         scope: str = "global",
         budget: BudgetSpec = "uniform",
+        pattern: PatternSpec = "irregular",
         schedule: str = "cubic",
         begin: float = 0.1,
         end: float = 0.75,
         every: int = 100,
     ) -> None:
-        super().__init__()
+        self._pattern = make_pattern(pattern)
+        super().__init__(contract="exact" if self._pattern == IRREGULAR else "at-most")
         self.density = check_density(density, "method.density")
         check_scope(scope, budget)
         check_gradual(schedule=schedule, begin=begin, end=end, every=every)
-        self._scope = scope
-        self._budget = make_budget(budget)
+        self._budget: Budget | None = None if scope == "global" else make_budget(budget)
         self._schedule = schedule
         self._begin = begin
         self._end = end
         self._every = every
         self._first = 0
         self._last = 0
-        self._final: dict[str, int] = {}
+        self._final: Mapping[str, int] = {}
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Keep everything at first; raises ConfigError without a horizon."""
@@ -65,9 +69,13 @@ class GradualPruning(HeldMask):
         self._first = math.floor(self._begin * steps)
         self._last = max(1, math.floor(self._end * steps))
         super().attach(model, draws, horizon)
-        shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
         self._budget = settled(self._budget, model, horizon)
-        self._final = divide(self._budget, shapes, self.density)
+        if self._budget is not None:
+            shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
+            self._final = divide(self._budget, shapes, self.density)
+        # What pattern or budget cannot be is told now.
+        magnitudes = {layer.name: layer.parameter.detach().abs() for layer in self._layers}
+        self._pattern(magnitudes, self.density, self._budget)
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Cut if it is time; zero what was cut, and its momentum."""
@@ -96,18 +104,31 @@ class GradualPruning(HeldMask):
 
     @torch.no_grad()
     def _cut(self, density: float) -> Masks:
-        # What was cut before scores below every weight, zeros among them: it never comes back.
+        # Patterns take scores >= 0. Among single weights, what was cut before scores below every weight, zeros too.
+        gone = -1.0 if self._pattern == IRREGULAR else 0.0
         scores = {
-            layer.name: layer.parameter.detach().abs().masked_fill(~self._masks[layer.name], -1.0)
+            layer.name: layer.parameter.detach().abs().masked_fill(~self._masks[layer.name], gone)
             for layer in self._layers
         }
+        budget = None if self._budget is None else Counted(counts=self._left(density))
+        return intersect(on_the_way(self._pattern, scores, density, budget), self.masks())
+
+    def _left(self, density: float) -> dict[str, int]:
+        """Return what each layer keeps: all are as far on their way from dense to their end as the whole network."""
         sizes = {layer.name: layer.size for layer in self._layers}
-        if self._scope == "global":
-            return best_of_all(scores, total_budget(sizes, density))
-        # Each layer is as far on its way from dense to its final count as the whole network.
         way = (density - self.density) / (1.0 - self.density) if self.density < 1.0 else 1.0
-        left = {name: count + int(way * (sizes[name] - count)) for name, count in self._final.items()}
-        return best_of_each(scores, left)
+        return {name: count + int(way * (sizes[name] - count)) for name, count in self._final.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A budget that is counted already."""
+
+    counts: Mapping[str, int]
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
+        """Return the counts."""
+        return dict(self.counts)
 
 
 def check_gradual(*, schedule: str, begin: float, end: float, every: int) -> None:

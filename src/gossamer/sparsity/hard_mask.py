@@ -11,7 +11,7 @@ from gossamer.sparsity.held_mask import HeldMask
 from gossamer.sparsity.patterns import IRREGULAR, PatternSpec
 from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.sparsity.protocol import Horizon
-from gossamer.sparsity.scores import score
+from gossamer.sparsity.scores import score, scoring
 from gossamer.sparsity.work import settled
 
 
@@ -36,6 +36,7 @@ class HardMask(HeldMask):
         self._pattern = make_pattern(pattern)
         super().__init__(contract="exact" if self._pattern == IRREGULAR else "at-most")
         self.density = check_density(density, "method.density")
+        scoring(score)
         self._score = score
         self._scope = scope
         self._budget = make_budget(budget)

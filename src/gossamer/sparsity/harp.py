@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError, RunError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import Budget, BudgetSpec, check_density, divide
+from gossamer.sparsity.budgets import Budget, BudgetSpec, check_counts, check_density, divide
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.choose import best_of_each
 from gossamer.sparsity.finalize import finalise
@@ -31,6 +31,7 @@ from gossamer.sparsity.none import NoSparsifier
 from gossamer.sparsity.protocol import Averaged, BudgetContract, Finalised, Horizon
 from gossamer.sparsity.score_starts import from_weights
 from gossamer.sparsity.targets import Target
+from gossamer.sparsity.work import settled
 
 Learn: TypeAlias = Literal["both", "scores", "rates"]
 
@@ -126,11 +127,13 @@ class RateSearch(NoSparsifier):
             raise ConfigError("horizon", expected="the length of training", got="nothing", remedy="give epochs")
         self._epochs = horizon.epochs
         shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
+        self._budget = settled(self._budget, model, horizon)
         if self._learn == "scores":
             self._fixed = counts = divide(self._budget, shapes, self.density)
         else:
             # Where rates start, a layer may be too small for a whole weight: it is lifted to its floor.
             counts = self._budget(shapes, self._initial)
+            check_counts(counts, {layer.name: layer.size for layer in self._layers})
         freeze_weights(model)
         for layer in self._layers:
             weight = layer.parameter.detach().clone()

@@ -9,14 +9,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from gossamer.errors import ConfigError
-from gossamer.sparsity.budgets import Budget, divide, total_budget
+from gossamer.plugins import is_reference, make_function
+from gossamer.sparsity.budgets import Budget, Shapes, divide, total_budget
 from gossamer.sparsity.choose import best_of_all, best_of_each, choose
 from gossamer.sparsity.masks import Masks
 
@@ -25,11 +26,6 @@ PatternSpec: TypeAlias = str | Mapping[str, object]
 
 class Pattern(Protocol):
     """A shape in which weights are kept or dropped together; two are equal where their fields are."""
-
-    @property
-    def densest(self) -> float:
-        """The highest density that it admits."""
-        ...
 
     def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
         """Return which weights are kept; scores: >= 0, of every layer in its kernel's shape.
@@ -42,11 +38,6 @@ class Pattern(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Irregular:
     """Every weight by itself; keeps the budget exactly."""
-
-    @property
-    def densest(self) -> float:
-        """All of them."""
-        return 1.0
 
     def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
         """Return the weights of the highest scores."""
@@ -67,11 +58,6 @@ class Tiles:
 
     height: int | None = None
     width: int | None = None
-
-    @property
-    def densest(self) -> float:
-        """All of them."""
-        return 1.0
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -146,18 +132,18 @@ class NofM:
             )
 
     @property
-    def densest(self) -> float:
-        """What n of m are."""
+    def most(self) -> float:
+        """The highest density there is: n / m."""
         return self.n / self.m
 
     def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
         """Return the weights that are kept; raises ConfigError for a density above n / m."""
-        if density > self.densest:
+        if density > self.most:
             raise ConfigError(
                 "method.density",
-                expected=f"at most {self.densest:g}, which is all that {self.n}:{self.m} admits",
+                expected=f"at most {self.most:g}, which is all that {self.n}:{self.m} admits",
                 got=density,
-                remedy=f"write density: {self.densest:g}",
+                remedy=f"write density: {self.most:g}",
             )
         admitted = {name: self._admit(score) for name, score in scores.items()}
         within = {name: torch.where(admitted[name], score, -torch.inf) for name, score in scores.items()}
@@ -175,6 +161,24 @@ class NofM:
         return chosen[..., : along.shape[-1]].movedim(-1, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A pattern of another package, whose masks are looked at before they are used."""
+
+    within: Pattern
+
+    def __call__(self, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
+        """Return its masks; raises ConfigError where they are not of these layers and shapes."""
+        masks = self.within(scores, density, budget)
+        wanted = {name: tuple(score.shape) for name, score in scores.items()}
+        given = {name: tuple(mask.shape) for name, mask in masks.items()}
+        if given != wanted:
+            raise ConfigError(
+                "method.pattern", expected=f"masks of {wanted}", got=given, remedy="mend the pattern's __call__"
+            )
+        return Masks(masks)
+
+
 PATTERNS: Mapping[str, Callable[..., Pattern]] = {
     "irregular": Irregular,
     "column": partial(Tiles, width=1),
@@ -187,15 +191,22 @@ _N_OF_M = re.compile(r"(\d+):(\d+)")
 
 
 def pattern(spec: PatternSpec) -> Pattern:
-    """Return a pattern by name, as "2:4", or from {"name": ..., and its options}; raises ConfigError."""
+    """Return a pattern by name, as "2:4", or from {"name": ..., and its options}; raises ConfigError.
+
+    A name may be a user's "package.module:factory", which is called with the options.
+    """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     if isinstance(name, str) and (found := _N_OF_M.fullmatch(name)) and not options:
         return NofM(n=int(found[1]), m=int(found[2]))
+    if isinstance(name, str) and is_reference(name):
+        made = make_function("pattern", name, "pattern(scores, density, budget) -> masks", options)
+        return Foreign(within=cast("Pattern", made))
     if not isinstance(name, str) or name not in PATTERNS:
         raise ConfigError(
             "method.pattern",
-            expected=f"one of {', '.join(PATTERNS)}, 2:4, or {{name: block, height: 4, width: 4}}",
+            expected=f"one of {', '.join(PATTERNS)}, 2:4, {{name: block, height: 4, width: 4}}, or "
+            "package.module:factory",
             got=repr(spec),
             remedy="choose one of them",
         )
@@ -211,12 +222,37 @@ def pattern(spec: PatternSpec) -> Pattern:
     return PATTERNS[name](**options)
 
 
+def most_of(pattern: Pattern) -> float:
+    """Return the highest density that a pattern admits: what its attribute `most` says, or everything."""
+    return getattr(pattern.within if isinstance(pattern, Foreign) else pattern, "most", 1.0)
+
+
+def on_the_way(pattern: Pattern, scores: Mapping[str, Tensor], density: float, budget: Budget | None) -> Masks:
+    """Return what is kept at a density that is still to fall, which may be above all that the pattern admits.
+
+    Above what it admits single weights are kept by score, those first that the pattern
+    would keep, so that a dense network comes to 2:4, say, bit by bit.
+    """
+    most = most_of(pattern)
+    if density <= most:
+        return pattern(scores, density, budget)
+    kept, above = pattern(scores, most, _everything), 1.0 + max(float(score.max()) for score in scores.values())
+    # In float64: beside what is added, small scores would all be one in float32.
+    return choose({name: score.double() + above * kept[name] for name, score in scores.items()}, density, budget)
+
+
 def project(
     weights: Mapping[str, Tensor], pattern: Pattern, density: float, budget: Budget | None
 ) -> dict[str, Tensor]:
     """Return the nearest weights with a pattern and a budget: (any shape) per layer; what is dropped is exactly 0."""
     masks = pattern({name: weight.abs() for name, weight in weights.items()}, density, budget)
     return {name: torch.where(masks[name], weight, 0.0) for name, weight in weights.items()}
+
+
+def _everything(shapes: Shapes, density: float) -> dict[str, int]:
+    """A budget that leaves to the pattern what each layer keeps."""
+    del density
+    return {name: math.prod(shape) for name, shape in shapes.items()}
 
 
 def _matrix(kernel: Tensor) -> Tensor:

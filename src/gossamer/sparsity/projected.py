@@ -17,6 +17,7 @@ from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
 from gossamer.sparsity.patterns import IRREGULAR, Pattern
 from gossamer.sparsity.protocol import BudgetContract, Finalised, Horizon
+from gossamer.sparsity.work import settled
 
 
 class Projected(NoSparsifier):
@@ -35,6 +36,7 @@ class Projected(NoSparsifier):
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Keep the largest weights as they stand."""
         super().attach(model, draws, horizon)
+        self._budget = settled(self._budget, model, horizon)
         self._cut()
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:

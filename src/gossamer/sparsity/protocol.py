@@ -1,8 +1,8 @@
 """What a sparsifier promises the training loop, and what leaves it in the end."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,14 +14,29 @@ Kind = Literal["same-keys", "restructured", "stochastic"]
 BudgetContract = Literal["exact", "at-most", "reported"]
 Averaged = Literal["effective", "trainable"]
 
+Numbers: TypeAlias = Mapping[str, float]
+Recall: TypeAlias = Callable[[str, Callable[[], Numbers]], Numbers]
+
+
+def measured_now(name: str, measure: Callable[[], Numbers]) -> Numbers:
+    """Return what is measured now: nothing is kept."""
+    del name
+    return measure()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
-    """What lies ahead when a sparsifier takes hold: epochs of the phase, steps an epoch, image_shape: (C, H, W)."""
+    """What lies ahead when a sparsifier takes hold.
+
+    epochs: of the phase; steps_per_epoch: in it; image_shape: (C, H, W), None where the owner of the loop did not say;
+    recall: gives the numbers that the run keeps under a name, measured where it keeps none yet. What is measured comes
+    out otherwise each time: whoever chooses by it asks here, so that a run that goes on chooses as it did.
+    """
 
     epochs: int
     steps_per_epoch: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None = None
+    recall: Recall = measured_now
 
     @property
     def steps(self) -> int:

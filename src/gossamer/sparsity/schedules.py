@@ -1,8 +1,10 @@
 """How does density fall while a network trains? Each schedule is a function of how far it has come."""
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias, cast
 
 from gossamer.errors import ConfigError
+from gossamer.plugins import is_reference, make_function
 from gossamer.sparsity.budgets import check_density
 
 
@@ -27,7 +29,9 @@ def geometric(progress: float, start: float, end: float) -> float:
     return start ** (1.0 - progress) * end**progress
 
 
-DENSITY_SCHEDULES: Mapping[str, Callable[[float, float, float], float]] = {
+DensitySchedule: TypeAlias = Callable[[float, float, float], float]
+
+DENSITY_SCHEDULES: Mapping[str, DensitySchedule] = {
     "constant": constant,
     "linear": linear,
     "cubic": cubic,
@@ -35,15 +39,28 @@ DENSITY_SCHEDULES: Mapping[str, Callable[[float, float, float], float]] = {
 }
 
 
-def density_at(name: str, progress: float, *, start: float, end: float) -> float:
-    """Return the density at progress (clipped to [0, 1]) from start to end; raises ConfigError for an unknown name."""
+def density_schedule(name: str) -> DensitySchedule:
+    """Return the schedule of a name, or what a user's "package.module:factory" makes; raises ConfigError."""
+    if is_reference(name):
+        signature = "schedule(progress, start, end) -> density"
+        return cast("DensitySchedule", make_function("schedule", name, signature, {}))
     if name not in DENSITY_SCHEDULES:
         raise ConfigError(
             "method.schedule",
-            expected=f"one of {', '.join(DENSITY_SCHEDULES)}",
+            expected=f"one of {', '.join(DENSITY_SCHEDULES)}, or package.module:factory",
             got=repr(name),
             remedy="choose one of them",
         )
+    return DENSITY_SCHEDULES[name]
+
+
+def density_at(name: str, progress: float, *, start: float, end: float) -> float:
+    """Return the density at progress (clipped to [0, 1]) from start to end; name: as in `density_schedule`.
+
+    Raises ConfigError for an unknown name and for a density outside (0, 1].
+    """
+    schedule = density_schedule(name)
     check_density(start, "start density")
     check_density(end, "density")
-    return DENSITY_SCHEDULES[name](min(1.0, max(0.0, progress)), start, end)
+    found = schedule(min(1.0, max(0.0, progress)), start, end)
+    return found if name in DENSITY_SCHEDULES else check_density(found, f"density of schedule {name}")

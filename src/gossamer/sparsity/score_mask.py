@@ -18,13 +18,14 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
+from gossamer.sparsity.budgets import Budget, BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
-from gossamer.sparsity.choose import choose
 from gossamer.sparsity.finalize import finalise
 from gossamer.sparsity.freezing import freeze_weights, plain_batch_norms
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
+from gossamer.sparsity.patterns import IRREGULAR, PatternSpec, on_the_way
+from gossamer.sparsity.patterns import pattern as make_pattern
 from gossamer.sparsity.protocol import Averaged, BudgetContract, Finalised, Horizon
 from gossamer.sparsity.schedules import density_at
 from gossamer.sparsity.score_starts import FIRST_SCORES, FROZEN_WEIGHTS
@@ -71,6 +72,7 @@ class ScoreMask(NoSparsifier):
 
     The score takes the place of the weight as the layer's trainable tensor, so an optimiser that holds the weight
     trains the score. scope: `global` keeps int(density * N) of all weights, `layer` what `budget` gives each layer.
+    pattern: in which shapes weights are kept (`gossamer.sparsity.patterns`), by the scores; single weights by default.
     weights: what is chosen from, a name in FROZEN_WEIGHTS; all but `plain` also set biases to zero, as the published
     networks have none. scores: how they begin, a name in FIRST_SCORES; bound: of `uniform` alone. batch_norm: `learn`
     leaves scale and shift to training, `plain` fixes them at 1 and 0. stages: the density falls to its end in so many
@@ -87,6 +89,7 @@ class ScoreMask(NoSparsifier):
         density: float,
         scope: str = "layer",
         budget: BudgetSpec = "uniform",
+        pattern: PatternSpec = "irregular",
         weights: str = "plain",
         scores: str = "from-weights",
         bound: float = 0.01,
@@ -103,8 +106,9 @@ class ScoreMask(NoSparsifier):
             raise ConfigError("method.bound", expected="a number above 0", got=bound, remedy="write 0.01, as published")
         if stages < 1:
             raise ConfigError("method.stages", expected="at least 1", got=stages, remedy="write 1 for no schedule")
-        self._scope = scope
-        self._budget = make_budget(budget)
+        self._budget: Budget | None = None if scope == "global" else make_budget(budget)
+        self._pattern = make_pattern(pattern)
+        self.contract: BudgetContract = "exact" if self._pattern == IRREGULAR else "at-most"
         self._weights = FROZEN_WEIGHTS[weights]
         self._keeps_biases = weights == "plain"
         self._scores = FIRST_SCORES[scores]
@@ -176,7 +180,7 @@ class ScoreMask(NoSparsifier):
     @torch.no_grad()
     def _chosen(self, density: float) -> Masks:
         scores = {layer.name: layer.parameter.detach().abs() for layer in self._layers}
-        return choose(scores, density, None if self._scope == "global" else self._budget)
+        return on_the_way(self._pattern, scores, density, self._budget)
 
     def _steps_ahead(self, horizon: Horizon | None) -> int:
         if horizon is not None:

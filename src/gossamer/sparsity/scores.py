@@ -1,11 +1,13 @@
 """What a weight is worth by itself: its magnitude, that magnitude within its layer, or nothing but chance."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from gossamer.errors import ConfigError
+from gossamer.plugins import is_reference, make_function
 from gossamer.seeding import Draws
 from gossamer.sparsity.targets import Target
 
@@ -29,17 +31,44 @@ def random(layers: Sequence[Target], draws: Draws) -> dict[str, Tensor]:
     return {layer.name: draws.at(layer.name).uniform(layer.weight.shape).to(layer.weight.device) for layer in layers}
 
 
-SCORES: Mapping[str, Callable[[Sequence[Target], Draws], dict[str, Tensor]]] = {
+Score: TypeAlias = Callable[[Sequence[Target], Draws], dict[str, Tensor]]
+
+SCORES: Mapping[str, Score] = {
     "magnitude": magnitude,
     "relative": relative,
     "random": random,
 }
 
 
-def score(name: str, layers: Sequence[Target], draws: Draws) -> dict[str, Tensor]:
-    """Return the named scores of all layers; raises ConfigError for an unknown name."""
+def scoring(name: str) -> Score:
+    """Return the score of a name, or what a user's "package.module:factory" makes; raises ConfigError."""
+    if is_reference(name):
+        return cast("Score", make_function("score", name, "score(layers, draws) -> tensors by layer", {}))
     if name not in SCORES:
         raise ConfigError(
-            "score", expected=f"one of {', '.join(SCORES)}", got=name, remedy="choose a score from the list"
+            "method.score",
+            expected=f"one of {', '.join(SCORES)}, or package.module:factory",
+            got=repr(name),
+            remedy="choose a score from the list",
         )
-    return SCORES[name](layers, draws)
+    return SCORES[name]
+
+
+def score(name: str, layers: Sequence[Target], draws: Draws) -> dict[str, Tensor]:
+    """Return the scores of all layers, each >= 0 and in its kernel's shape; name: as in `scoring`.
+
+    Raises ConfigError for an unknown name, and for scores that are not of these layers and shapes, or no numbers.
+    """
+    found = scoring(name)(layers, draws)
+    wanted = {layer.name: tuple(layer.weight.shape) for layer in layers}
+    given = {layer: tuple(values.shape) for layer, values in found.items()}
+    if given != wanted:
+        raise ConfigError(f"score {name}", expected=f"scores of {wanted}", got=given, remedy="mend what it returns")
+    if name not in SCORES and not all(bool((values >= 0).all()) for values in found.values()):
+        raise ConfigError(
+            f"score {name}",
+            expected="numbers >= 0, the highest of which are kept",
+            got="others among them",
+            remedy="take the absolute value, or move them above 0",
+        )
+    return found

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 import torch
 from torch import Tensor
 
 from gossamer.errors import ConfigError
+from gossamer.plugins import make_one
 from gossamer.sparsity.budgets import Budget
 from gossamer.sparsity.patterns import IRREGULAR, Pattern, project
 from gossamer.sparsity.protocol import BudgetContract
@@ -21,10 +22,6 @@ class ConstraintSet(Protocol):
     @property
     def contract(self) -> BudgetContract:
         """How the density asked for binds."""
-        ...
-
-    def free(self, weights: Mapping[str, Tensor], density: float) -> frozenset[str]:
-        """Return the layers of which every weight may be kept as it is; raises ConfigError for what cannot be met."""
         ...
 
     def __call__(self, weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
@@ -121,6 +118,29 @@ class Quantised:
     def __call__(self, weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
         """Return the sparse weights with few values."""
         return {name: quantise(weight, levels(self.bits)) for name, weight in self.within(weights, density).items()}
+
+
+def free_layers(constraint: ConstraintSet, weights: Mapping[str, Tensor], density: float) -> frozenset[str]:
+    """Return the layers of which every weight may be kept as it is: what a set's method `free` says, if it has one.
+
+    Raises ConfigError where the set finds that it cannot hold the density.
+    """
+    free = getattr(constraint, "free", None)
+    return frozenset() if free is None else free(weights, density)
+
+
+def foreign_set(reference: str, options: Mapping[str, object]) -> ConstraintSet:
+    """Return the set that a user's "package.module:factory" makes of the options; raises ConfigError."""
+    made = make_one(
+        "set",
+        reference,
+        options,
+        fits=lambda each: callable(each) and getattr(each, "contract", None) in get_args(BudgetContract),
+        expected="a factory that returns set(weights, density) -> weights, with a contract: "
+        + ", ".join(get_args(BudgetContract)),
+        remedy="define both, as gossamer.sparsity.sets.ConstraintSet describes them",
+    )
+    return cast("ConstraintSet", made)
 
 
 def check_bits(bits: int) -> int:

@@ -2,31 +2,50 @@
 
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
-from gossamer.sparsity.budgets import Budget, LeastWork, WorkUnit
+from gossamer.sparsity.budgets import LeastWork, WorkUnit
 from gossamer.sparsity.protocol import Horizon
 from gossamer.sparsity.targets import targets
 
 REPEATS = 7
 
+Part = TypeVar("Part")
 
-def settled(budget: Budget, model: nn.Module, horizon: Horizon | None) -> Budget:
-    """Return a budget that has what it needs of the network; only the budget of least work needs anything."""
-    if not isinstance(budget, LeastWork) or budget.costs:
-        return budget
-    if horizon is None:
+
+def settled(part: Part, model: nn.Module, horizon: Horizon | None) -> Part:
+    """Return a budget, or a dataclass that holds one, with what it needs to know of a network; alone least work does.
+
+    A run measures latencies once, and every phase of it, every process and every resumption divides by those. Raises
+    ConfigError where the shape of the images is not known.
+    """
+    if isinstance(part, LeastWork):
+        return part if part.costs else replace(part, costs=_costs(part.by, model, horizon))
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    held = {each.name: getattr(part, each.name) for each in fields(part) if each.init}
+    known = {name: settled(value, model, horizon) for name, value in held.items()}
+    changed = {name: value for name, value in known.items() if value is not held[name]}
+    return cast("Part", replace(cast("Any", part), **changed)) if changed else part
+
+
+def _costs(by: WorkUnit, model: nn.Module, horizon: Horizon | None) -> dict[str, float]:
+    shape = None if horizon is None else horizon.image_shape
+    if horizon is None or shape is None:
         raise ConfigError(
             "method.budget",
             expected="the shape of the images",
             got="a loop that did not say",
-            remedy="give image_shape, or choose another budget",
+            remedy="attach with Horizon(image_shape=...), train by a recipe, or choose another budget",
         )
-    return replace(budget, costs=costs(model, horizon.image_shape, budget.by))
+    if by == "multiply-adds":
+        return costs(model, shape, by)
+    return dict(horizon.recall(by, lambda: costs(model, shape, by)))
 
 
 def costs(model: nn.Module, image_shape: tuple[int, int, int], by: WorkUnit = "multiply-adds") -> dict[str, float]:
@@ -42,7 +61,7 @@ def costs(model: nn.Module, image_shape: tuple[int, int, int], by: WorkUnit = "m
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, *image_shape, device=layers[0].weight.device))
+            model.eval()(layers[0].weight.new_zeros(1, *image_shape))
     finally:
         for hook in hooks:
             hook.remove()
@@ -64,7 +83,15 @@ def _positions(module: nn.Module, output: Tensor) -> int:
 def _seconds(module: nn.Module, given: Tensor) -> float:
     times: list[float] = []
     for _ in range(REPEATS + 1):
+        _wait_for(given.device)
         began = time.perf_counter()
         module.forward(given)
+        _wait_for(given.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was told: an accelerator answers before."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,7 +1,7 @@
 """What a phase runs in: the run folder, the data, the machine; and the saving of checkpoints, metrics and status."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import torch
 
 from gossamer.data import DataSet
 from gossamer.errors import RunError
-from gossamer.runs import checkpoints, status
+from gossamer.runs import atomic, checkpoints, status
 from gossamer.runs.checkpoints import Checkpoint
 from gossamer.runs.environment import differences
 from gossamer.runs.layout import RunFolder
@@ -52,6 +52,16 @@ class Job:
     seconds_before: float = 0.0
     started: str = field(default_factory=now)
     _saved: float = field(default_factory=time.monotonic)
+
+    def recall(self, name: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """Return the numbers that the run keeps under a name; where it keeps none, the first process measures them."""
+        path, ranks = self.run.measured, self.place.ranks
+        with ranks.first_then_others():
+            kept = atomic.read_json(path) if path.exists() else {}
+            if name not in kept and ranks.first:
+                kept = {**kept, name: dict(measure())}
+                atomic.write_json(path, kept)
+        return kept[name]
 
     def log(self, line: Line, epochs: int) -> None:
         """Append the line of an epoch to the metrics, and show it; the first of several processes writes."""

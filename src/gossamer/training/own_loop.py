@@ -94,8 +94,7 @@ def _horizon(epochs: int | None, steps_per_epoch: int | None) -> Horizon | None:
             )
     assert epochs is not None
     assert steps_per_epoch is not None
-    # Whoever needs the images' shape does not pace itself in a foreign loop.
-    return Horizon(epochs=epochs, steps_per_epoch=steps_per_epoch, image_shape=(0, 0, 0))
+    return Horizon(epochs=epochs, steps_per_epoch=steps_per_epoch)
 
 
 def robust_loss(

@@ -57,6 +57,7 @@ def run_phases(
                 draws=Draws(job.seed).at(phase.name),
                 make_model=make_model,
                 unlabelled_n=0 if job.unlabelled is None else len(job.unlabelled),
+                recall=job.recall,
             )
             _train(scene, job, checkpoint)
             ranks.wait()

@@ -10,6 +10,7 @@ from gossamer.data.dataset import DataSet
 from gossamer.errors import RunError
 from gossamer.seeding import Draws
 from gossamer.sparsity import Horizon, plain_copy
+from gossamer.sparsity.protocol import Recall, measured_now
 from gossamer.training.crafting import Crafter
 from gossamer.training.devices import Place
 from gossamer.training.phases import Phase, States
@@ -20,7 +21,7 @@ from gossamer.types import Batch, Objective, WithState
 class Scene:
     """A phase in its run: states of earlier phases, data, place, draws, and how a network is made.
 
-    unlabelled_n: how many pseudo-labelled images batches are filled with, beside the data.
+    unlabelled_n: how many pseudo-labelled images batches are filled with, beside the data; recall: of its run.
     """
 
     phase: Phase
@@ -30,12 +31,14 @@ class Scene:
     draws: Draws
     make_model: Callable[[], nn.Module]
     unlabelled_n: int = 0
+    recall: Recall = measured_now
 
     @property
     def horizon(self) -> Horizon:
         """What lies ahead of the phase."""
         steps = count_steps(self.phase, self.data)
-        return Horizon(epochs=self.phase.epochs, steps_per_epoch=steps, image_shape=self.data.image_shape)
+        shape = self.data.image_shape
+        return Horizon(epochs=self.phase.epochs, steps_per_epoch=steps, image_shape=shape, recall=self.recall)
 
     def initial_state(self, objective: Objective) -> dict[str, Tensor]:
         """Return the tensors that an objective carries from step to step, before the first one."""
