@@ -8,7 +8,7 @@ import gossamer
 
 ROOT = Path(gossamer.__file__).parent
 LEVELS = (
-    ("types", "threat", "errors", "seeding", "losses", "intervals", "plugins"),
+    ("types", "threat", "errors", "seeding", "losses", "intervals", "plugins", "options"),
     ("data", "models", "attacks", "sparsity", "kernels", "runs"),
     ("objectives", "evaluation"),
     ("training", "deploy", "report"),

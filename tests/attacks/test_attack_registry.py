@@ -1,11 +1,13 @@
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gossamer.attacks.fgsm import FGSM
 from gossamer.attacks.pgd import PGD
-from gossamer.attacks.registry import ATTACKS, build
+from gossamer.attacks.registry import ATTACKS, adjust, build
 from gossamer.attacks.starts import GaussianStart
 from gossamer.attacks.steps import Absolute, OverSteps
 from gossamer.attacks.targets import Ranked
@@ -44,8 +46,41 @@ def test_the_evaluation_preset_and_an_option_over_it() -> None:
 def test_unknown_names_and_options() -> None:
     with pytest.raises(ConfigError, match=r"fgsm, .*pgd"):
         build("pgdd", THREAT)
-    with pytest.raises(ConfigError, match="got stepz"):
+    with pytest.raises(ConfigError, match=r"attack pgd\.stepz: .*did you mean step\?"):
         build("pgd", THREAT, stepz=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"steps": "many"}, r"attack pgd\.steps: expected a valid integer.*got 'many'"),
+        ({"steps": True}, r"attack pgd\.steps: expected a number, got True"),
+        ({"loss": "cee"}, r"attack pgd\.loss: expected 'ce', .*got 'cee'"),
+        ({"early_drop": "perhaps"}, r"attack pgd\.early_drop: expected a valid boolean"),
+        ({"start": 5}, "attack start: expected none, random or gaussian"),
+        ({"target": [1]}, "attack target: expected none, least-likely or rank"),
+        ({"threat": "linf:1"}, r"attack pgd\.threat: expected"),
+    ],
+)
+def test_values_of_another_type_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build("pgd", THREAT, **options)
+    with pytest.raises(ConfigError, match=told.replace("attack pgd", "attack PGD")):
+        adjust(PGD(threat=THREAT), **options)
+
+
+def test_an_attack_of_the_users_own_is_adjusted_in_whatever_it_declares() -> None:
+    @dataclass(frozen=True)
+    class Own:
+        image: torch.Tensor
+        later: "NowhereToBeFound"  # type: ignore[name-defined] # noqa: F821
+        steps: int = 1
+
+        def __call__(self, model: object, x: torch.Tensor, y: torch.Tensor, *, draws: object = None) -> torch.Tensor:
+            return x
+
+    own = Own(torch.zeros(1), None)
+    assert adjust(own, steps=3, later="x") == Own(own.image, "x", 3)
 
 
 def test_a_factory_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

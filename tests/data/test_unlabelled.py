@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gossamer.data import Augmentation, from_tensors
-from gossamer.data.unlabelled import mixed_batch, read_pool
+from gossamer.data.unlabelled import missing_classes, mixed_batch, read_pool
 from gossamer.errors import DataError
 from gossamer.seeding import Draws
 
@@ -95,3 +95,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     save_file({"z": POOL}, tmp_path / "z.safetensors")
     with pytest.raises(DataError, match="one tensor named x or images"):
         read_pool(tmp_path / "z.safetensors", None, LABELLED)
+
+
+def test_classes_without_a_pseudo_label_are_named() -> None:
+    labelled = from_tensors(POOL, torch.tensor([3, 1, 3]), classes=("ant", "bee", "cat", "dog"))
+    assert missing_classes(labelled) == "pseudo-labels: 2 of 4 classes have no image: ant, cat"
+    whole = from_tensors(POOL, torch.tensor([0, 1, 2]), classes=("ant", "bee", "cat"))
+    assert missing_classes(whole) is None
+    many = from_tensors(POOL, torch.tensor([0, 0, 0]), classes=tuple(f"c{each}" for each in range(30)))
+    assert missing_classes(many) == (
+        "pseudo-labels: 29 of 30 classes have no image: c1, c2, c3, c4, c5, c6, c7, c8, c9, c10 and 19 more"
+    )

@@ -17,13 +17,85 @@ class Calls:
         return self.how
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_reads_containers_and_arrays(protocol):
     value = {"data": np.arange(6, dtype=np.uint8).reshape(2, 3), "labels": [1, 2], "raw": b"\xff\x00"}
     read = read_pickle(pickle.dumps(value, protocol=protocol), subject="here")
     assert np.array_equal(read["data"], value["data"])
     assert read["labels"] == [1, 2]
     assert read["raw"] == b"\xff\x00"
+
+
+ARRAYS = [
+    np.arange(6, dtype=">i4").reshape(2, 3),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.full((1, 3), 0.1, dtype=np.float32),
+    np.array(True),
+]
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_arrays_keep_their_numbers_type_and_shape(protocol):
+    read = read_pickle(pickle.dumps({"a": [(each,) for each in ARRAYS]}, protocol=protocol), subject="here")
+    for (found,), wanted in zip(read["a"], ARRAYS, strict=True):
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        assert np.array_equal(found, wanted)
+        assert not found.flags.writeable
+    scalars = read_pickle(pickle.dumps({"n": [np.int64(3), np.float32(0.5)]}, protocol=protocol), subject="here")
+    assert scalars == {"n": [3, 0.5]}
+
+
+def test_reads_a_stream(tmp_path):
+    (tmp_path / "file").write_bytes(pickle.dumps({"a": np.arange(3)}))
+    with (tmp_path / "file").open("rb") as stream:
+        assert read_pickle(stream, subject="here")["a"].tolist() == [0, 1, 2]
+
+
+class Said:
+    """An array as a pickle may say it, true or not."""
+
+    def __init__(self, content=b"ab", code="u1", shape=(2,), kind=(3, "|", None, None, None, -1, -1, 0), of=np.ndarray):
+        self.type = Typed(code, kind)
+        self.content, self.shape, self.of = content, shape, of
+
+    def __reduce__(self):
+        return np.zeros(0).__reduce__()[0], (self.of, (0,), b"b"), (1, self.shape, self.type, False, self.content)
+
+
+class Typed:
+    def __init__(self, code, state):
+        self.code, self.state = code, state
+
+    def __reduce__(self):
+        return np.dtype, (self.code, False, True), self.state
+
+
+def test_reads_an_array_as_numpy_says_it():
+    assert read_pickle(pickle.dumps({"a": Said()}), subject="here")["a"].tolist() == [97, 98]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(shape=(3,)),
+        Said(shape=(10**9, 10**9)),
+        Said(shape="ab"),
+        Said(code="O8", content=[os.mkdir]),
+        Said(code="O8", content=b"\x00" * 16),
+        Said(code="V8", kind=(3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 0), content=b"\x00" * 16),
+        Said(code="u1", kind=(3, "|", None, ("f",), {"f": (np.dtype("u1"), 0)}, 1, 1, 0)),
+        Said(content=[1, 2]),
+        Said(of=dict),
+        Calls(np.ndarray, (10**6,)),
+        np.dtype("u1"),
+        np.array([None, {}]),
+        np.zeros(2, dtype=[("a", "u1"), ("b", "O")]),
+        np.ma.array([1, 2]),
+    ],
+)
+def test_refuses_arrays_that_are_not_what_they_say(said):
+    with pytest.raises(DataError, match="plain containers and numpy arrays"):
+        read_pickle(pickle.dumps({"a": said}), subject="here")
 
 
 def test_reads_what_python_2_wrote():

@@ -78,7 +78,7 @@ def test_the_last_shard_merges_them_all(workplace: Path, undisturbed: list[int])
         (["--workers", "0"], "a whole number >= 1"),
         (["--precision", "fp8"], "float32 or bf16"),
         (["--attack", "autoatack"], "autoattack"),
-        (["--option", "version=fast"], "standard, plus, rand, early"),
+        (["--option", "version=fast"], "'standard', 'plus', 'rand' or 'early'"),
     ],
 )
 def test_a_mistake_is_told_before_work_starts(workplace: Path, words: Sequence[str], told: str) -> None:

@@ -91,8 +91,8 @@ def test_batches_cannot_be_attacked_without_an_attack() -> None:
         ({"finetune_epochs": 0}, "method.finetune_epochs"),
         ({"admm_lr": 0.0}, "method.admm_lr"),
         ({"finetune_lr": 0.0}, "method.finetune_lr"),
-        ({"temperature": 0.0}, "distillation temperature"),
-        ({"lambda_x": -1.0}, "distillation lambda_x"),
+        ({"temperature": 0.0}, "method.temperature"),
+        ({"lambda_x": -1.0}, "method.lambda_x"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], field: str) -> None:

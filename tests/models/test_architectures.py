@@ -208,7 +208,7 @@ def test_digits_network_is_small():
     ("name", "options", "word"),
     [
         ("resnet18", {"num_classes": 1}, "num_classes"),
-        ("resnet18", {"num_classes": 10.0}, "num_classes"),
+        ("resnet18", {"num_classes": 10.5}, "num_classes"),
         ("resnet18", {"num_classes": True}, "num_classes"),
         ("resnet18", {"in_channels": 0}, "in_channels"),
         ("resnet18", {"image_size": 0}, "image_size"),

@@ -145,10 +145,17 @@ def test_a_share_of_the_batches_is_attacked_where_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": 0.0}, {"sigma": -1.0}, {"lambda_x": -1.0}, {"weight": -1.0}, {"mix_ratio": -0.1}]
+    ("options", "field"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"sigma": -1.0}, "sigma"),
+        ({"lambda_x": -1.0}, "lambda_x"),
+        ({"weight": -1.0}, "distillation"),
+        ({"mix_ratio": 1.1}, "mix_ratio"),
+    ],
 )
-def test_impossible_numbers_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"distillation {next(iter(options))}"):
+def test_impossible_numbers_are_refused(options: dict[str, float], field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\.{field}: "):
         Distillation(**options)
 
 

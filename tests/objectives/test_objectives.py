@@ -265,12 +265,14 @@ def test_a_clean_pass_moves_batch_norm_and_nothing_else(kind: Any) -> None:
 def test_registry_refuses() -> None:
     with pytest.raises(ConfigError, match="natural, adversarial"):
         build("trade")
-    with pytest.raises(ConfigError, match="got gamma"):
+    with pytest.raises(ConfigError, match=r"objective\.gamma: expected one of beta, clean_pass"):
         build("trades", gamma=1)
-    with pytest.raises(ConfigError, match="TRADES beta"):
+    with pytest.raises(ConfigError, match=r"objective\.beta: expected a finite number >= 0, got -1\.0; write 6"):
         build("trades", beta=-1.0)
-    with pytest.raises(ConfigError, match="MART beta"):
-        build("mart", beta="6")
+    with pytest.raises(ConfigError, match=r"objective\.beta: expected a valid number.*'six'"):
+        build("mart", beta="six")
+    with pytest.raises(ConfigError, match=r"objective\.sigma: .*write 0\.25"):
+        build("gaussian", sigma=-1.0)
     with pytest.raises(ConfigError, match="no options"):
         build("mixed-batch", beta=6.0)
     assert build("trades", beta=1) == Trades(beta=1)

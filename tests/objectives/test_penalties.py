@@ -69,7 +69,7 @@ def test_penalties_by_name() -> None:
     assert build_penalty("parseval", {}) == Parseval(strength=1e-4)
     with pytest.raises(ConfigError, match="one of l1, parseval"):
         build_penalty("l2", {})
-    with pytest.raises(ConfigError, match="the option strength"):
+    with pytest.raises(ConfigError, match=r"training\.penalties l1\.lambda: expected one of strength"):
         build_penalty("l1", {"lambda": 1.0})
-    with pytest.raises(ConfigError, match="l1 strength: expected a finite number"):
+    with pytest.raises(ConfigError, match=r"training\.penalties l1\.strength: expected a finite number >= 0, .*1e-5"):
         build_penalty("l1", {"strength": -1.0})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import pairs
@@ -16,9 +17,10 @@ from gossamer.errors import ConfigError, RunError
 from gossamer.objectives.penalties import L1, Parseval
 from gossamer.objectives.stored import Stored
 from gossamer.recipe.build import build_data, build_phases, check
-from gossamer.recipe.load import validate
+from gossamer.recipe.load import run_name, to_yaml, validate
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import train
+from gossamer.training.progress import Silent
 from gossamer.training.weight_perturbation import WeightPerturbation
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "digits-cnn"}, "threat": "linf:0.15"}
@@ -46,6 +48,7 @@ def test_a_recipe_says_every_option() -> None:
         },
         training={
             "penalties": [{"name": "l1", "strength": 5e-5}, {"name": "parseval"}],
+            "epochs": 4,
             "weight_perturbation": {"gamma": 0.01, "start": 3},
             "probes": [PROBE],
             "overfitting": {"metric": "train/pgd"},
@@ -67,6 +70,82 @@ def test_predicted_labels_keep_labels_from_leaking() -> None:
     attack = phase(objective={"name": "adversarial"}, attack={"labels": "predicted"}).attack
     assert isinstance(attack, PGD)
     assert attack.labels == "predicted"
+
+
+def test_fast_training_crafts_as_published_unless_the_recipe_says_otherwise() -> None:
+    assert phase(objective={"name": "fast-at"}).attack_bn == "train"
+    assert phase(objective={"name": "fast-at"}, attack={"step": "eps"}).attack_bn == "train"
+    assert phase(objective={"name": "fast-at"}, attack={"batch_norm": "eval"}).attack_bn == "eval"
+    for name in ("adversarial", "trades", "stored", "natural"):
+        assert phase(objective={"name": name}).attack_bn == "eval"
+
+
+def test_a_stored_recipe_means_what_it_did() -> None:
+    written = to_yaml(recipe(objective={"name": "fast-at"}))
+    assert yaml.safe_load(written)["attack"]["batch_norm"] == "train"
+    said = {"objective": {"name": "fast-at"}, "attack": {"batch_norm": "train"}}
+    assert run_name(recipe(objective={"name": "fast-at"})) == run_name(recipe(**said))
+    # Stored while eval was every objective's default: still eval, under the name it had.
+    before = yaml.safe_load(written.replace("batch_norm: train", "batch_norm: eval"))
+    assert validate(before).attack.batch_norm == "eval"
+    assert run_name(validate(before)) != run_name(recipe(objective={"name": "fast-at"}))
+    assert run_name(recipe(objective={"name": "trades"})) == "custom-seed0-03d0f0de"
+
+
+LATE = {"training": {"epochs": 40, "average": {"kind": "ema", "start": 30}}}
+MAGNITUDE = {"name": "magnitude", "density": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"training": {"epochs": 3, "weight_perturbation": {"start": 100}}},
+            r"training\.weight_perturbation\.start: expected an epoch below 3, those of the phase train, got 100",
+        ),
+        (
+            {"training": {"epochs": 3, "average": {"kind": "ema", "start": 3}}},
+            r"training\.average\.start: expected an epoch below 3, those of the phase train, got 3",
+        ),
+        (
+            {**LATE, "method": {**MAGNITUDE, "finetune_epochs": 10}},
+            r"training\.average\.start: expected an epoch below 10, those of the phase finetune, got 30; .*train that",
+        ),
+        (
+            {
+                "method": {"name": "hydra", "density": 0.1, "score_sharpness": 0.1, "sharpness_warmup": 4},
+                "training": {"epochs": 20},
+            },
+            r"method\.sharpness_warmup: expected fewer epochs than the search's 4, got 4",
+        ),
+    ],
+)
+def test_what_would_come_too_late_to_do_anything_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        phase(**changes)
+
+
+def test_what_the_phase_that_ships_lives_to_see_is_taken() -> None:
+    phase(**LATE, method=MAGNITUDE)
+    # The search of 8 epochs ends before it.
+    phase(**LATE, method={"name": "hydra", "density": 0.1})
+    # Fine-tuning on clean images perturbs no weights; pretraining does.
+    phase(method={"name": "pwoa", "density": 0.1}, training={"epochs": 4, "weight_perturbation": {"start": 3}})
+
+
+def test_a_method_whose_phases_keep_no_average_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_unaveraged_method.py").write_text(
+        "from dataclasses import replace\n"
+        "from gossamer.methods.dense import Dense\n"
+        "class Plain(Dense):\n"
+        "    def phases(self, base, model):\n"
+        "        return (replace(base, average=None),)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"training\.average: expected nothing with method my_unaveraged_method:Plain"
+    ):
+        phase(method={"name": "my_unaveraged_method:Plain"}, training={"average": {"kind": "ema"}})
 
 
 @pytest.mark.parametrize(
@@ -160,6 +239,25 @@ def test_pseudo_labelled_training_resumes_and_its_epoch_is_set_by_the_labelled_i
     with_pool, without = (json.loads((run / "env.json").read_text())["data"] for run in (tmp_path / "whole", plain))
     assert with_pool["train"] == without["train"]
     assert set(with_pool) - set(without) == {"unlabelled", "pseudo_labels"}
+
+
+class Noting(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_pseudo_labels_of_few_classes_are_told(tmp_path: Path) -> None:
+    path = pool(tmp_path)
+    tensors = load_file(path)
+    save_file({"x": tensors["x"].clone(), "y": tensors["y"] % 5}, path)
+    shown = Noting()
+    train(semi_supervised(path, labels="y"), out=tmp_path / "run", progress=shown)
+    assert "pseudo-labels: 5 of 10 classes have no image: 5, 6, 7, 8, 9" in shown.said
 
 
 @pytest.mark.long

@@ -71,6 +71,28 @@ def test_the_mean_scale_is_that_of_latent_weights_that_are_not_zero() -> None:
     torch.testing.assert_close(sparsifier.finalize(model).module.weight.detach(), model.weight.detach())
 
 
+def test_the_mean_scale_follows_the_latent_weights_once_they_are_there() -> None:
+    model, sparsifier = binary(scale="mean")
+    moved = torch.tensor([[0.5, -0.5, 0.0, 0.25]])
+
+    def move(values: torch.Tensor) -> None:
+        with torch.no_grad():
+            targets(model)[0].parameter.copy_(values)
+
+    for renew in (
+        sparsifier.refresh,
+        lambda: sparsifier.load_state_dict(sparsifier.state_dict()),
+        lambda: sparsifier.after_step(0, torch.optim.SGD(model.parameters(), lr=0.1)),
+        lambda: sparsifier.after_epoch(0, {}),
+    ):
+        move(torch.tensor(LATENTS))
+        sparsifier.refresh()
+        move(moved)
+        renew()
+        torch.testing.assert_close(model.weight.detach(), moved.sign() * (1.25 / 3))
+    assert set(model.state_dict()) == {"parametrizations.weight.original", "parametrizations.weight.0.scaled"}
+
+
 def test_a_held_mask_holds_under_signs() -> None:
     model, sparsifier = binary(HeldMask())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.5)

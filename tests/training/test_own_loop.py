@@ -74,6 +74,17 @@ def test_robust_loss_leaves_modes_and_gradients_alone_and_follows_the_global_see
     assert all(torch.equal(model.state_dict()[n], v) for n, v in before.items() if "num_batches" not in n)
 
 
+def test_batch_norm_stands_in_crafting_as_the_objective_was_published() -> None:
+    def seen(**said: str) -> int:
+        model = _net().train()
+        gossamer.robust_loss(model, *_batch(), threat="linf:0.05", seed=1, **said)  # type: ignore[arg-type]
+        return int(model[1].num_batches_tracked)
+
+    # One forward for the loss, and one for the single step where batch norm trains in it.
+    assert seen(objective="fast-at") == 2
+    assert seen(objective="fast-at", attack_bn="eval") == seen(objective="adversarial") == 1
+
+
 def test_a_forgotten_model_is_freed() -> None:
     model = _net()
     x, y = _batch()

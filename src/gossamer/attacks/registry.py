@@ -1,6 +1,6 @@
 """Which attack does a name mean? The names of recipes and of the command line, and how their options are read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, cast
 
@@ -19,11 +19,12 @@ from gossamer.attacks.steps import OverSteps, parse_step
 from gossamer.attacks.targets import parse_target
 from gossamer.attacks.zoo import ZOO
 from gossamer.errors import ConfigError
+from gossamer.options import Reader, construct, typed
 from gossamer.plugins import is_reference, make_function
 from gossamer.threat import ThreatModel
 from gossamer.types import Attack
 
-_PARSERS: Mapping[str, Callable[[Any], object]] = {
+_READERS: Mapping[str, Reader] = {
     "step": parse_step,
     "start": parse_start,
     "target": parse_target,
@@ -145,13 +146,20 @@ ATTACKS: dict[str, AttackEntry] = {
 }
 
 
-def build(name: str, threat: ThreatModel, **options: object) -> Attack:
+def build(name: str, threat: ThreatModel, /, **options: object) -> Attack:
     """Return the attack of a name in ATTACKS, or of the factory "package.module:factory".
 
     options: the attack's fields; step, start and target may be texts ("2.5eps/n", "gaussian(0.001)", "rank:1").
     A user's factory is called with threat=threat and the options as they are. Raises ConfigError for an unknown
-    name or option and for an impossible value.
+    name or option, a value of another type, and one that cannot be.
     """
+    if "threat" in options:
+        raise ConfigError(
+            f"attack {name}.threat",
+            expected="no threat of its own",
+            got=options["threat"],
+            remedy="leave it out: it is the recipe's, with the radii of an evaluation's eps",
+        )
     if is_reference(name):
         return _build_foreign(name, threat, options)
     if name not in ATTACKS:
@@ -162,30 +170,19 @@ def build(name: str, threat: ThreatModel, **options: object) -> Attack:
             remedy="check its spelling",
         )
     entry = ATTACKS[name]
-    read = _read_options(f"attack {name}", options, entry.options)
     allowed = {"threat": threat} if entry.in_norm else {}
-    return cast("Attack", entry.make(**allowed, **{**entry.preset, **read}))
+    chosen = {**entry.preset, **options}
+    return cast("Attack", construct(entry.make, chosen, f"attack {name}", readers=_READERS, given=allowed))
 
 
 def adjust(attack: Attack, **options: object) -> Attack:
     """Return the attack with some of its fields replaced, texts read as in `build`; raises ConfigError."""
     if not options:
         return attack
-    known = [each.name for each in fields(attack)] if is_dataclass(attack) else []
-    read = _read_options(f"attack {type(attack).__name__}", options, known)
+    kind = type(attack)
+    known = [each.name for each in fields(attack) if each.name != "threat"] if is_dataclass(attack) else []
+    read = typed(kind, options, f"attack {kind.__name__}", readers=_READERS, known=known)
     return cast("Attack", replace(cast("Any", attack), **read))
-
-
-def _read_options(subject: str, options: Mapping[str, object], known: Sequence[str]) -> dict[str, object]:
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"options of {subject}",
-            expected=f"some of {', '.join(known)}",
-            got=", ".join(unknown),
-            remedy="remove or rename them",
-        )
-    return {key: _PARSERS[key](value) if key in _PARSERS else value for key, value in options.items()}
 
 
 def _build_foreign(reference: str, threat: ThreatModel, options: Mapping[str, object]) -> Attack:

@@ -78,8 +78,10 @@ _GAUSSIAN = re.compile(r"gaussian\((?P<deviation>.+)\)")
 
 def parse_start(value: str | Start) -> Start:
     """Return the start written as "none", "random", "gaussian" or "gaussian(0.001)"; else ConfigError."""
-    if not isinstance(value, str):
+    if callable(value):
         return value
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _no_start(repr(value))
     named: dict[str, Start] = {"none": NoStart(), "random": RandomStart(), "gaussian": GaussianStart()}
     if value in named:
         return named[value]

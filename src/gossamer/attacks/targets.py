@@ -63,8 +63,10 @@ def parse_target(value: str | Target | None) -> Target | None:
     """Return the target written as "none", "least-likely" or "rank:1"; else ConfigError."""
     if value is None or value == "none":
         return None
-    if not isinstance(value, str):
+    if callable(value):
         return value
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _no_target(repr(value))
     if value == "least-likely":
         return LEAST_LIKELY
     match = _RANK.fullmatch(value)

@@ -3,6 +3,7 @@
 from gossamer.data.augment import AUGMENTATIONS, CIFAR, KERAS, NONE, Augmentation, DrawnView
 from gossamer.data.batches import epoch_order, make_batch, steps_per_epoch
 from gossamer.data.dataset import DataSet, from_tensors
+from gossamer.data.pseudo_labels import convert_pseudo_labels
 from gossamer.data.registry import DATASETS, DataSource, load
 from gossamer.data.splits import balanced, first, hold_out
 
@@ -17,6 +18,7 @@ __all__ = [
     "DataSource",
     "DrawnView",
     "balanced",
+    "convert_pseudo_labels",
     "epoch_order",
     "first",
     "from_tensors",

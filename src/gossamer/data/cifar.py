@@ -70,7 +70,7 @@ def _images(rows: Any, folder: Path) -> Tensor:
             got=getattr(rows, "shape", type(rows).__name__),
             remedy="use the official files",
         )
-    return torch.from_numpy(np.ascontiguousarray(rows)).view(-1, 3, 32, 32)
+    return torch.from_numpy(rows.copy()).view(-1, 3, 32, 32)
 
 
 def _labels(labels: Sequence[int]) -> Tensor:

@@ -22,6 +22,7 @@ from gossamer.data.sources import (
     tiny_imagenet,
 )
 from gossamer.errors import ConfigError
+from gossamer.options import typed
 
 PARTS = ("train", "test")
 
@@ -143,17 +144,21 @@ def load(name: str, part: str, *, data_dir: Path | None = None, download: bool =
     if part not in PARTS:
         raise _unknown("part", part, PARTS)
     where = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    return source.load(part, where, download=download, **options)
+    return source.load(part, where, download=download, **typed(source.load, options, f"data set {name}"))
 
 
 def check_source(name: str, options: Mapping[str, object]) -> DataSource:
-    """Return the source of that name; raises ConfigError for an unknown name or option, naming the nearest one."""
+    """Return the source of that name.
+
+    Raises ConfigError for an unknown name or option, naming the nearest one, and for an option of another type.
+    """
     source = DATASETS.get(name)
     if source is None:
         raise _unknown("data set", name, tuple(DATASETS))
     for option in options:
         if option not in source.options:
             raise _unknown(f"option of the data set {name}", option, source.options)
+    typed(source.load, options, f"data set {name}")
     return source
 
 

@@ -18,6 +18,7 @@ from gossamer.seeding import Draws, Part
 from gossamer.types import Batch
 
 _IMAGE_KEYS, _LABEL_KEYS = ("x", "images"), ("y", "labels")
+_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +156,16 @@ def check_classes(subject: str, labels: Tensor, like: DataSet) -> None:
         got=f"[{low}, {high}]",
         remedy="give pseudo-labels of the same classes",
     )
+
+
+def missing_classes(data: DataSet) -> str | None:
+    """Return a sentence that names the classes which no image of `data` has, or None where each has one."""
+    counts = torch.bincount(data.labels, minlength=data.num_classes)
+    absent = [data.classes[each] for each in (counts == 0).nonzero().flatten().tolist()]
+    if not absent:
+        return None
+    named = ", ".join(absent[:_NAMED]) + (f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else "")
+    return f"pseudo-labels: {len(absent)} of {data.num_classes} classes have no image: {named}"
 
 
 def _one(tensors: dict[str, Tensor], names: tuple[str, ...], path: Path) -> Tensor:

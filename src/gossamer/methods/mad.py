@@ -66,7 +66,7 @@ class MAD:
 
     def __post_init__(self) -> None:
         check_density(self.density, "method.density")
-        check_weight("method.mart_beta", self.mart_beta)
+        check_weight("method.mart_beta", self.mart_beta, "write 0.5, as in the released code")
         check_epochs("method.pretrain_epochs", self.pretrain_epochs)
         check_epochs("method.finetune_epochs", self.finetune_epochs)
         check_rate("method.finetune_lr", self.finetune_lr)

@@ -58,13 +58,6 @@ class PwoA:
     def __post_init__(self) -> None:
         self._draw()
         self._objective(bottleneck=True)
-        if not 0.0 <= self.mix_ratio <= 1.0:
-            raise ConfigError(
-                "method.mix_ratio",
-                expected="a probability in [0, 1]",
-                got=self.mix_ratio,
-                remedy="write 0 for clean images alone, as published",
-            )
         check_epochs("method.admm_epochs", self.admm_epochs)
         check_epochs("method.finetune_epochs", self.finetune_epochs)
         check_rate("method.admm_lr", self.admm_lr)

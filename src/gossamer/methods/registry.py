@@ -34,8 +34,8 @@ from gossamer.methods.scratch_ticket import ScratchTicket
 from gossamer.methods.set import SET
 from gossamer.methods.soft_deep_r import SoftDeepR
 from gossamer.methods.twinrep import TwinRep
+from gossamer.options import construct
 from gossamer.plugins import is_reference, make_one, resolve
-from gossamer.training.options import construct
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,9 +51,17 @@ def with_sharpness(search: Phase, gamma: float, warmup: int | None = None) -> Ph
     """Return a mask search whose scores of each layer are moved by gamma * |s| * g / |g| while its gradient is taken.
 
     warmup: plain epochs before; None: a quarter of the search, as the published 5 of 20. gamma 0: a plain search. A
-    perturbation of weights that the recipe asked for is left to the phases that train weights.
+    perturbation of weights that the recipe asked for is left to the phases that train weights. Raises ConfigError for a
+    warm-up that the search does not outlive.
     """
     if gamma == 0.0:
         return replace(search, perturbation=None)
+    if warmup is not None and warmup >= search.epochs:
+        raise ConfigError(
+            "method.sharpness_warmup",
+            expected=f"fewer epochs than the search's {search.epochs}",
+            got=warmup,
+            remedy="leave it out for a quarter of them",
+        )
     start = search.epochs // 4 if warmup is None else warmup
     return replace(search, perturbation=WeightPerturbation(gamma=gamma, start=start, which=score_tensors))

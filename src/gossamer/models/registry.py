@@ -22,6 +22,7 @@ from gossamer.models.resnet import (
     wideresnet20,
 )
 from gossamer.models.vgg import vgg16, vgg16_imagenet
+from gossamer.options import typed
 
 RESNET = "He et al., Deep residual learning for image recognition, CVPR 2016"
 LIU = "Liu et al., Robust binary models by pruning randomly-initialized networks, NeurIPS 2022"
@@ -147,12 +148,12 @@ def build(name: str, **options: object) -> nn.Module:
 
     Raises ConfigError for an unknown name or option, naming the nearest one, and for values no network can have.
     """
-    check_model(name, options)
-    return MODELS[name].factory(**options)
+    read = check_model(name, options)
+    return MODELS[name].factory(**read)
 
 
-def check_model(name: str, options: Mapping[str, object]) -> None:
-    """Raise ConfigError for an unknown network or option, naming the nearest one."""
+def check_model(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options, each of its type; raises ConfigError for an unknown network or option and another type."""
     if name not in MODELS:
         raise ConfigError("model", expected="a known network", got=repr(name), remedy=_suggestion(name, tuple(MODELS)))
     entry = MODELS[name]
@@ -164,6 +165,7 @@ def check_model(name: str, options: Mapping[str, object]) -> None:
                 got=repr(option),
                 remedy=_suggestion(option, entry.options),
             )
+    return typed(entry.factory, options, f"model {name}")
 
 
 def _suggestion(word: str, known: tuple[str, ...]) -> str:

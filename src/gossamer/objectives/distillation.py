@@ -4,6 +4,7 @@ Source: Jian et al., "Pruning Adversarially Robust Neural Networks without Adver
 its released code; the bottleneck terms: Ma et al., "The HSIC Bottleneck", AAAI 2020; Wang et al., NeurIPS 2021.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigError
-from gossamer.objectives.checks import check_weight
+from gossamer.objectives.checks import check_share, check_weight
 from gossamer.objectives.crafted import attack_inputs
 from gossamer.seeding import Draws
 from gossamer.sparsity.targets import PRUNABLE
@@ -40,14 +41,14 @@ class Distillation:
     teacher: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lambda_x", "lambda_y", "mix_ratio"):
-            check_weight(f"distillation {name}", getattr(self, name))
-        check_weight("distillation weight", 1.0 if self.weight is None else self.weight)
-        for name in ("temperature", "sigma"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"distillation {name}", expected="above 0", got=getattr(self, name), remedy="leave it out"
-                )
+        check_weight("method.lambda_x", self.lambda_x, "write 2e-5, as published for CIFAR-10, or 0")
+        check_weight("method.lambda_y", self.lambda_y, "write 1e-4, as published for CIFAR-10, or 0")
+        check_share("method.mix_ratio", self.mix_ratio, "write 0 for clean images alone, as published")
+        if self.weight is not None:
+            check_weight("method.distillation", self.weight, "leave it out for the number of classes, as published")
+        for subject, value in (("method.temperature", self.temperature), ("distillation.sigma", self.sigma)):
+            if not 0.0 < value < math.inf:
+                raise ConfigError(subject, expected="a finite number above 0", got=value, remedy="leave it out")
 
     def taught_by(self, teacher: nn.Module) -> "Distillation":
         """Return the objective with its teacher, frozen in eval mode."""

@@ -1,10 +1,11 @@
 """Fast adversarial training: one gradient step an image (Wong et al., ICLR 2020; de Jorge et al., NeurIPS 2022)."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
+from gossamer.attacks.crafting import BatchNormMode
 from gossamer.attacks.fast import NoisyFGSM
 from gossamer.attacks.pgd import PGD
 from gossamer.attacks.steps import WHOLE, OfEps, StepRule
@@ -25,11 +26,13 @@ class FastAT:
     """mean CE(f(x_adv), y), x_adv by one step.
 
     variant: `random-start`, x + U(-eps, eps), a step of 1.25 eps, clipped to ball and box (Wong et al.); `noise`,
-    x + U(-2 eps, 2 eps), a step of eps, clipped to the box alone (N-FGSM, de Jorge et al.). Both crafted with batch
-    norm in training mode (`attack.batch_norm: train`).
+    x + U(-2 eps, 2 eps), a step of eps, clipped to the box alone (N-FGSM, de Jorge et al.). Both are published, and by
+    default crafted here, with batch norm in training mode.
     """
 
     variant: Variant = "random-start"
+
+    batch_norm: ClassVar[BatchNormMode] = "train"
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):

@@ -23,7 +23,7 @@ class Gaussian:
     sigma: float = 0.25
 
     def __post_init__(self) -> None:
-        check_weight("objective.sigma", self.sigma)
+        check_weight("objective.sigma", self.sigma, "write 0.25, or 0.5 to certify larger radii")
 
     def default_attack(self, threat: ThreatModel, *, steps: int = 10, step: StepRule = QUARTER) -> None:
         """Return None: nothing is attacked."""

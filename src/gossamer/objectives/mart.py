@@ -29,7 +29,7 @@ class Mart:
     clean_pass: bool = False
 
     def __post_init__(self) -> None:
-        check_weight("MART beta", self.beta)
+        check_weight("objective.beta", self.beta, "write 6, or 5 as published for ResNet-18")
 
     def default_attack(self, threat: ThreatModel, *, steps: int = 10, step: StepRule = QUARTER) -> PGD:
         """Return PGD-10 on the cross-entropy from x + 0.001 N(0, 1), in steps of eps/4 (published: 0.007 at 0.031)."""

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 
 from gossamer.errors import ConfigError
 from gossamer.objectives.checks import check_weight
+from gossamer.options import construct
 from gossamer.sparsity.targets import Target, targets
 
 
@@ -23,7 +24,7 @@ class L1:
     strength: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_weight("training.penalties l1 strength", self.strength)
+        check_weight("training.penalties l1.strength", self.strength, "write 1e-5, as published, or 5e-5")
 
     def __call__(self, model: nn.Module) -> Tensor:
         """Return the term, a scalar with a graph."""
@@ -42,7 +43,7 @@ class Parseval:
     strength: float = 1e-4
 
     def __post_init__(self) -> None:
-        check_weight("training.penalties parseval strength", self.strength)
+        check_weight("training.penalties parseval.strength", self.strength, "write 1e-4, say")
 
     def __call__(self, model: nn.Module) -> Tensor:
         """Return the term, a scalar with a graph."""
@@ -52,18 +53,13 @@ class Parseval:
 PENALTIES: Mapping[str, type[L1] | type[Parseval]] = {"l1": L1, "parseval": Parseval}
 
 
-def build_penalty(name: str, options: Mapping[str, float]) -> L1 | Parseval:
+def build_penalty(name: str, options: Mapping[str, object]) -> L1 | Parseval:
     """Return a penalty by name; raises ConfigError for an unknown name or option and for an impossible value."""
     if name not in PENALTIES:
         raise ConfigError(
             "training.penalties", expected=f"one of {', '.join(PENALTIES)}", got=repr(name), remedy="check its spelling"
         )
-    unknown = sorted(set(options) - {"strength"})
-    if unknown:
-        raise ConfigError(
-            f"training.penalties {name}", expected="the option strength", got=", ".join(unknown), remedy="remove it"
-        )
-    return PENALTIES[name](**options)
+    return construct(PENALTIES[name], options, f"training.penalties {name}")
 
 
 def _kernel(layer: Target) -> Tensor:

@@ -1,9 +1,10 @@
 """Which training loss does a name mean? The names of recipes and of the command line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
+from gossamer.attacks.crafting import BatchNormMode
 from gossamer.attacks.starts import parse_start
 from gossamer.attacks.steps import StepRule, parse_step
 from gossamer.errors import ConfigError
@@ -19,6 +20,7 @@ from gossamer.objectives.several import Several
 from gossamer.objectives.stored import Stored
 from gossamer.objectives.trades import Trades
 from gossamer.objectives.weighted import Weighted
+from gossamer.options import Reader, construct
 from gossamer.plugins import is_reference, make_one
 from gossamer.threat import ThreatModel
 from gossamer.types import Attack, Objective
@@ -94,33 +96,39 @@ def default_attack(
     return objective.default_attack(threat, **given)
 
 
+def default_batch_norm(objective: Objective | str) -> BatchNormMode:
+    """Return what batch norm does while an objective's inputs are crafted, where nobody says otherwise.
+
+    Its attribute `batch_norm` tells, as published; eval without one, and for a user's "package.module:factory".
+    """
+    if not isinstance(objective, str):
+        return getattr(objective, "batch_norm", "eval")
+    return getattr(OBJECTIVES[objective].make, "batch_norm", "eval") if objective in OBJECTIVES else "eval"
+
+
 def build(name: str, *, threat: ThreatModel | None = None, **options: object) -> Objective:
     """Return the objective of a name in OBJECTIVES, or of the factory "package.module:factory".
 
     options: the objective's fields, where step, start, base and threats may be texts; a user's factory is called with
-    them as they are. threat: of those that perturb images themselves. Raises ConfigError for an unknown name or option
-    and for an impossible value.
+    them as they are. threat: of those that perturb images themselves. Raises ConfigError for an unknown name or option,
+    a value of another type, and one that cannot be.
     """
+    return _build(name, options, "objective", threat)
+
+
+def _build(name: str, options: Mapping[str, object], subject: str, threat: ThreatModel | None = None) -> Objective:
     if is_reference(name):
         return _build_foreign(name, options)
     if name not in OBJECTIVES:
         raise ConfigError(
-            "objective",
+            subject,
             expected=f"one of {', '.join(OBJECTIVES)}, or package.module:factory",
             got=repr(name),
             remedy="check its spelling",
         )
     entry = OBJECTIVES[name]
-    unknown = sorted(set(options) - set(entry.options))
-    if unknown:
-        raise ConfigError(
-            f"options of objective {name}",
-            expected=f"some of {', '.join(entry.options)}" if entry.options else "no options",
-            got=", ".join(unknown),
-            remedy="remove or rename them",
-        )
-    read = {key: _READERS[key](value) if key in _READERS else value for key, value in options.items()}
-    return cast("Objective", entry.make(**_threat(name, entry, threat), **read))
+    made = construct(entry.make, options, subject, readers=_READERS, given=_threat(name, entry, threat))
+    return cast("Objective", made)
 
 
 def _threat(name: str, entry: ObjectiveEntry, threat: ThreatModel | None) -> dict[str, ThreatModel]:
@@ -145,7 +153,7 @@ def _base(said: object) -> Objective:
             got=name,
             remedy="write trades, or {name: trades, beta: 6}",
         )
-    return build(name, **values)
+    return _build(name, values, "objective.base")
 
 
 def _threats(said: object) -> tuple[ThreatModel, ...]:
@@ -153,7 +161,7 @@ def _threats(said: object) -> tuple[ThreatModel, ...]:
     return tuple(each if isinstance(each, ThreatModel) else ThreatModel.parse(str(each)) for each in listed)
 
 
-_READERS: Mapping[str, Callable[[Any], object]] = {
+_READERS: Mapping[str, Reader] = {
     "step": parse_step,
     "start": parse_start,
     "base": _base,

@@ -29,7 +29,7 @@ class Trades:
     clean_pass: bool = False
 
     def __post_init__(self) -> None:
-        check_weight("TRADES beta", self.beta)
+        check_weight("objective.beta", self.beta, "write 6, as published")
 
     def default_attack(self, threat: ThreatModel, *, steps: int = 10, step: StepRule = QUARTER) -> PGD:
         """Return PGD-10 on KL(p(x) || p(x_adv)) from x + 0.001 N(0, 1), in steps of eps/4.

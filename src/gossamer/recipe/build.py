@@ -163,15 +163,7 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_training(recipe: Recipe) -> None:
-    """Refuse what would silently do nothing, or slow training down."""
-    average, epochs = recipe.training.average, recipe.training.epochs
-    if average is not None and average.start >= epochs:
-        raise ConfigError(
-            "training.average.start",
-            expected=f"an epoch below training.epochs ({epochs})",
-            got=average.start,
-            remedy="start averaging earlier, or train longer",
-        )
+    """Refuse what no loss could be taken with."""
     if recipe.attack.options.get("early_drop"):
         raise ConfigError(
             "attack.early_drop",
@@ -192,7 +184,41 @@ def build_phases(recipe: Recipe, parts: Parts) -> Sequence[Phase]:
     """Return the phases of a recipe; raises ConfigError for what cannot be, before anything starts."""
     method, base = build_method_and_base(recipe)
     _check_selection(recipe)
-    return method.phases(replace(base, probes=_probes(recipe, parts)), recipe.model.name)
+    phases = method.phases(replace(base, probes=_probes(recipe, parts)), recipe.model.name)
+    _refuse_idle(recipe, phases)
+    return phases
+
+
+def _refuse_idle(recipe: Recipe, phases: Sequence[Phase]) -> None:
+    """Refuse an average and a perturbation that would silently do nothing, in what ships at least."""
+    trained = [phase for phase in phases if phase.epochs > 0]
+    if recipe.training.average is not None:
+        averaged = [(each, each.average) for each in trained if each.average]
+        _refuse_late("training.average", recipe.method.name, averaged)
+    if recipe.training.weight_perturbation is not None:
+        moved = [(each, each.perturbation) for each in trained if each.perturbation and not each.perturbation.which]
+        _refuse_late("training.weight_perturbation", recipe.method.name, moved)
+
+
+def _refuse_late(
+    field: str, method: str, having: Sequence[tuple[Phase, AverageSpec]] | Sequence[tuple[Phase, WeightPerturbation]]
+) -> None:
+    """Refuse what the last phase that has it would not live to see; earlier phases may be shorter than its start."""
+    if not having:
+        raise ConfigError(
+            field,
+            expected=f"nothing with method {method}, as none of its phases takes it",
+            got="a value",
+            remedy="remove it",
+        )
+    phase, spec = having[-1]
+    if spec.start >= phase.epochs:
+        raise ConfigError(
+            f"{field}.start",
+            expected=f"an epoch below {phase.epochs}, those of the phase {phase.name}",
+            got=spec.start,
+            remedy="start earlier, or train that phase longer",
+        )
 
 
 def build_method_and_base(recipe: Recipe) -> tuple[Method, Phase]:

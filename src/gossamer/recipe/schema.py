@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 
 from gossamer.attacks.crafting import BatchNormMode
 from gossamer.errors import ConfigError
+from gossamer.objectives.registry import default_batch_norm
 from gossamer.threat import ThreatModel, parse_eps
 
 
@@ -102,7 +103,8 @@ class Model(Component):
 class TrainingAttack(Section):
     """The attack of training. name: None takes the objective's own; further fields are the attack's options.
 
-    batch_norm: what batch norm does while crafting. fast: craft on the folded copy of the network where
+    batch_norm: what batch norm does while crafting; left out, what the objective was published with, written out when
+    the recipe is read (train for fast-at, eval for all others). fast: craft on the folded copy of the network where
     batch_norm is eval.
     """
 
@@ -263,3 +265,11 @@ class Recipe(Section):
     training: Training = Training()
     machine: Machine = Machine()
     evaluation: tuple[Evaluation, ...] = (Evaluation(attack="pgd-50-10"),)
+
+    @model_validator(mode="after")
+    def _published_batch_norm(self) -> "Recipe":
+        published = default_batch_norm(self.objective.name)
+        if "batch_norm" not in self.attack.model_fields_set and self.attack.batch_norm != published:
+            # Written out here, so that a stored recipe says what it did whatever later versions take as published.
+            object.__setattr__(self, "attack", self.attack.model_copy(update={"batch_norm": published}))
+        return self

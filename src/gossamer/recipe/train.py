@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gossamer.attacks.registry import build as build_attack
+from gossamer.data.unlabelled import missing_classes
 from gossamer.errors import RunError
 from gossamer.evaluation.evaluate import Evaluation as Measured
 from gossamer.evaluation.evaluate import evaluate
@@ -161,6 +162,8 @@ def _begun(
             _begin_folder(folder, chosen, began, writes=ranks.first)
             labelled = unlabelled.dataset(prepared.parts.train, where) if unlabelled else None
         held.enter_context(shown)
+        if labelled is not None and (told := missing_classes(labelled)) is not None:
+            shown.note(told)
         job = Job(
             run=folder,
             seed=chosen.seed,

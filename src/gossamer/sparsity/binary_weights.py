@@ -5,10 +5,10 @@ al., "Robust Binary Models by Pruning Randomly-initialized Networks", NeurIPS 20
 """
 
 import copy
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,25 +44,29 @@ class SignThrough(torch.autograd.Function):
 class Signs(nn.Module):
     """Parametrization from latent weights to their signs; zeros stay zeros, so that masks hold.
 
-    scale: `none`: -1 and +1; `mean`: times the mean magnitude of the layer's latent weights that are not zero. While
-    `signed` is false the latent weights pass as they are.
+    scale: `none`: -1 and +1; `mean`: times the mean magnitude of the layer's latent weights that are not zero, as it
+    was at the last `renew`. While `signed` is false the latent weights pass as they are.
     """
 
     scaled: Tensor
+    factor: Tensor
 
     def __init__(self, scale: Scale = "none") -> None:
         super().__init__()
         self.signed = True
         self.register_buffer("scaled", torch.tensor(scale == "mean"))
+        # It follows from the latent weights, and no state holds it.
+        self.register_buffer("factor", torch.tensor(1.0), persistent=False)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return the effective weight, in the shape of the latent one."""
-        if not self.signed:
-            return latent
-        with torch.no_grad():
-            mean = latent.abs().sum() / latent.count_nonzero().clamp_min(1)
-            scale = torch.where(self.scaled, mean, 1.0)
-        return SignThrough.apply(latent, scale)  # pyright: ignore[reportReturnType]
+        return SignThrough.apply(latent, self.factor) if self.signed else latent  # pyright: ignore[reportReturnType]
+
+    @torch.no_grad()
+    def renew(self, latent: Tensor) -> None:
+        """Compute the factor anew from the latent weights."""
+        mean = latent.abs().sum() / latent.count_nonzero().clamp_min(1)
+        self.factor.copy_(torch.where(self.scaled, mean, 1.0))
 
 
 class Binary(Around):
@@ -89,13 +93,30 @@ class Binary(Around):
             layer for layer in self._layers if not parametrize.is_parametrized(layer.module, "weight")
         )
         for layer in self._layers:
-            parametrize.register_parametrization(layer.module, "weight", Signs(self._scale).to(layer.parameter.device))
+            take_signs(layer, self._scale)
         self._clip()
+        self._renew()
+
+    def refresh(self) -> None:
+        """Refresh the inner sparsifier, and the factors of the signs."""
+        super().refresh()
+        self._renew()
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Let the inner sparsifier act, and clip the latent weights."""
         super().after_step(step, optimizer)
         self._clip()
+        self._renew()
+
+    def after_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """Let the inner sparsifier act, which may change what lives."""
+        super().after_epoch(epoch, metrics)
+        self._renew()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Give the inner sparsifier its state back; the factors follow from the weights."""
+        super().load_state_dict(state)
+        self._renew()
 
     def finalize(self, model: nn.Module) -> Finalised:
         """Return a plain network of signs, or one that takes the signs of the latent weights it holds."""
@@ -107,15 +128,39 @@ class Binary(Around):
         module = copy.deepcopy(plain.module)
         for layer in targets(module):
             masked = torch.where(plain.masks[layer.name], latents[layer.name], 0.0)
-            parametrize.register_parametrization(layer.module, "weight", Signs(self._scale).to(masked.device))
+            take_signs(layer, self._scale)
             with torch.no_grad():
                 layer.parameter.copy_(masked)
+        renew(targets(module))
         return replace(plain, module=module.eval(), twin=module, kind="restructured", form=LATENT_SIGNS)
+
+    def _renew(self) -> None:
+        if self._scale != "none":
+            renew(self._layers)
 
     @torch.no_grad()
     def _clip(self) -> None:
         for layer in self._clipped:
             layer.parameter.clamp_(-1.0, 1.0)
+
+
+def take_signs(layer: Target, scale: Scale = "none") -> None:
+    """Take the sign of what a layer computes with, after whatever parametrizations it has."""
+    signs = Signs(scale).to(layer.parameter.device, layer.parameter.dtype)
+    parametrize.register_parametrization(layer.module, "weight", signs)
+
+
+@torch.no_grad()
+def renew(layers: Sequence[Target]) -> None:
+    """Compute the factors of all signs anew from what their layers hold before them: once a step, never in forward."""
+    for layer in layers:
+        chain = cast("nn.ModuleList", layer.module.parametrizations["weight"])  # type: ignore[union-attr,index]
+        latent: Tensor = layer.parameter
+        for each in chain:
+            if isinstance(each, Signs):
+                each.renew(latent)
+                break
+            latent = each(latent)
 
 
 def check_scale(scale: str) -> None:
@@ -141,10 +186,11 @@ def unsigned(model: nn.Module) -> Generator[None]:
 
 def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return the network that takes the signs of its stored latent weights, in eval mode."""
-    for layer in targets(model):
-        if latent_name(layer) in tensors:
-            parametrize.register_parametrization(layer.module, "weight", Signs().to(layer.parameter.device))
+    signed = [layer for layer in targets(model) if latent_name(layer) in tensors]
+    for layer in signed:
+        take_signs(layer)
     model.load_state_dict(dict(tensors))
+    renew(signed)
     return model.eval()
 
 

@@ -13,7 +13,7 @@ from gossamer.attacks.crafting import BatchNormMode
 from gossamer.data.augment import DrawnView
 from gossamer.errors import ConfigError, DataError
 from gossamer.objectives.registry import build as build_objective
-from gossamer.objectives.registry import default_attack
+from gossamer.objectives.registry import default_attack, default_batch_norm
 from gossamer.seeding import Draws
 from gossamer.sparsity import ConnectivitySampling, HardMask, Horizon, ScoreMask, Sparsifier
 from gossamer.sparsity.dynamic_mask import DynamicMask
@@ -105,13 +105,14 @@ def robust_loss(
     threat: ThreatModel | str,
     objective: Objective | str = "trades",
     attack: Attack | None = None,
-    attack_bn: BatchNormMode = "eval",
+    attack_bn: BatchNormMode | None = None,
     seed: int | None = None,
 ) -> Tensor:
     """Return the robust training loss of one batch, ready for `.backward()`, in place of the loop's own loss.
 
     x: (N, C, H, W) in [0, 1]; y: (N,). threat: such as "linf:8/255"; attack: None takes the objective's published one;
-    seed: of the attack's start, drawn from torch's global generator where None. Raises ConfigError and DataError.
+    attack_bn: what batch norm does while crafting; None takes what the objective was published with. seed: of the
+    attack's start, drawn from torch's global generator where None. Raises ConfigError and DataError.
     """
     _check_range(x)
     where = ThreatModel.parse(threat) if isinstance(threat, str) else threat
@@ -122,7 +123,8 @@ def robust_loss(
     draws = Draws(drawn).at("robust_loss")
     everywhere = torch.ones_like(y, dtype=torch.bool)
     batch = Batch(x=x, y=y, index=torch.arange(len(y), device=y.device), labelled=everywhere, view=DrawnView())
-    x_adv = _crafter(model, x.device, attack_bn)(goal, model, batch, chosen, {}, draws=draws.at("attack"))
+    mode = attack_bn or default_batch_norm(goal)
+    x_adv = _crafter(model, x.device, mode)(goal, model, batch, chosen, {}, draws=draws.at("attack"))
     return goal.loss(model, batch, x_adv, draws=draws.at("loss")).total
 
 

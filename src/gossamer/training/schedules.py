@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gossamer.errors import ConfigError
-from gossamer.training.options import construct
+from gossamer.options import construct
 
 
 class Schedule(Protocol):

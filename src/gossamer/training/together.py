@@ -49,5 +49,5 @@ def _check_passes(phase: Phase, place: Place) -> None:
         "machine.sync_batch_norm",
         expected="false where an attack makes as many forward passes as its images ask for, and batch norm moves in it",
         got=f"true, with {type(attack).__name__} and attack.batch_norm: {phase.attack_bn}",
-        remedy="leave attack.batch_norm out, attack by pgd, or leave sync_batch_norm out",
+        remedy="write attack.batch_norm: eval, attack by pgd, or leave sync_batch_norm out",
     )
