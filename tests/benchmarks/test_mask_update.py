@@ -88,7 +88,7 @@ def test_every_phase_of_every_method_takes_part():
     own = {name for name, subject in known.items() if subject.timed_as == name}
     assert {"one-shot-admm/train", "robust-admm/admm", "pwoa/admm", "twinrep/train", "rsr/natural"} <= own
     assert {"atmc-1-bit/quantise", "atmc-8-bits/quantise", "one-shot-admm-quantised/train"} <= own
-    assert known["hydra/finetune"].timed_as == known["hydra/finetune"].measured_as == "rewinding/round-1"
+    assert known["robust-admm/retrain"].timed_as == known["robust-admm/retrain"].measured_as == "hydra/finetune"
     assert known["dense/train"].timed_as is None
     # The noise is the same in both, the training attack is not.
     assert (known["pni/train"].timed_as, known["pni/train"].measured_as) == ("pni/natural", "pni/train")
@@ -159,7 +159,7 @@ def test_the_result_shows_both_shares_and_whose_numbers_stand(tmp_path):
         "rewinding/round-1 on resnet20: peak memory of a step, beside the dense network's": (1.2, "met"),
     }
     shown = {row[0]: row[1:] for row in made.tables[0].rows}
-    assert shown["hydra/finetune"] == [
+    assert shown["early-mask/train"] == [
         "rewinding/round-1", 0.01, 0.01, 0.01, "every step", "rewinding/round-1", 1200.0, 1.2, None
     ]  # fmt: skip
     assert shown["rigl/train"][:5] == [None, 0.01, 0.01, 0.05, "1.000% of the steps"]

@@ -127,7 +127,7 @@ def test_a_folder_of_ones_own_images(tmp_path: Path) -> None:
         (
             ["trian"],
             2,
-            "expected: one of list, train, evaluate, audit, protocol, export, verify, bench, sweep, search",
+            "expected: one of list, train, evaluate, audit, protocol, explain, export, verify",
         ),
         (["train", "bcs/digit-90"], 2, "did you mean bcs/digits-90?"),
         (["train", "bcs/digits-90", "--set", "training.epoch=3"], 2, "did you mean epochs?"),

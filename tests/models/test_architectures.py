@@ -225,7 +225,7 @@ def test_digits_network_is_small():
         ("wideresnet", {"width": 0}, "width"),
         ("wideresnet", {"depth": 4}, "an integer of at least 10"),
         ("wideresnet", {"depth": 32}, "6 n \\+ 4 layers"),
-        ("wideresnet", {"depth": 28.0}, "depth"),
+        ("wideresnet", {"depth": 28.5}, "depth"),
         ("wideresnet", {"depth": 6 * 10**9 + 4}, "1000 at most"),
         ("vgg16", {"image_size": 15}, "at least 16"),
         ("vgg16", {"image_size": 31, "head": "single"}, "at least 32"),
