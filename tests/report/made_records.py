@@ -336,6 +336,42 @@ def smoothing():
     )
 
 
+def weights():
+    layer = protocols.LayerWeights(
+        name="conv1.weight",
+        weights=72,
+        nonzero=9,
+        mean=0.01,
+        deviation=0.125,
+        magnitude=0.5,
+        below=(63, 66),
+        by_output=(9, 0),
+        by_input=(4, 5, 0, 0),
+        kernels=(6, 0, 0, 0, 1, 1, 0, 0, 0, 0),
+        at_random=(2.4, 3.2, 1.6, 0.6, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0),
+    )
+    linear = replace(layer, name="fc.weight", kernels=None, at_random=None, magnitude=None)
+    return protocols.WeightsTable(
+        gammas=(0.001, 0.01),
+        rows=(protocols.NetworkWeights(name="sparse", parameters=1_234, layers=(layer, linear)),),
+        environment=environment("weights"),
+    )
+
+
+def latency():
+    passes = (
+        protocols.PassTime(batch=1, loaded=False, mean=0.0021, median=0.002, p95=0.003),
+        protocols.PassTime(batch=100, loaded=True, mean=0.21, median=0.2, p95=0.3),
+    )
+    return protocols.LatencyTable(
+        kind="c",
+        device="toy processor",
+        threads=1,
+        rows=(protocols.TimedModel(name="sparse", density=0.125, bytes=4_096, passes=passes),),
+        environment=environment("latency"),
+    )
+
+
 def audit(run="sparse", verdict="reject", settled=21, threat=THREAT):
     claimed, n = 94, 200
     black = Sign(
@@ -476,6 +512,8 @@ PROTOCOLS = {
     "matching": matching,
     "classes": classes,
     "certificates": smoothing,
+    "weights": weights,
+    "latency": latency,
 }
 
 

@@ -65,6 +65,16 @@ SAYS = {
         "sigma 0.25",
         "n = 500",
     ],
+    "weights": [
+        "sparse: 1,234 parameters",
+        "conv1.weight 72 12.5 % 9 0.125 0.5 87.5 % 91.7 % 1 of 2 2 of 8, by chance 6",
+        "fc.weight 72 12.5 % 9 0.125 none 87.5 % 91.7 % 1 of 2 –",
+    ],
+    "latency": [
+        "exported as c",
+        "sparse 1 in memory 12.5 % 4,096 bytes 2.000 2.100 3.000",
+        "100 read from a file",
+    ],
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from gossamer.report import audits, certificates, efforts, matching, matrices, rows, stages
+from gossamer.report import audits, certificates, efforts, matching, matrices, readings, rows, stages
 from gossamer.report.groups import grouped
 from gossamer.report.parts import Part
 from gossamer.report.views import RunView
@@ -26,6 +26,8 @@ DRAWN: Mapping[type, tuple[str, Callable[[Any, str], Part]]] = cast(
         protocols.MatchingTable: ("matching", matching.matching),
         protocols.ClassTable: ("classes", rows.classes),
         protocols.SmoothingTable: ("certificates", certificates.part),
+        protocols.WeightsTable: ("weights", readings.weights),
+        protocols.LatencyTable: ("latency", readings.latency),
     },
 )
 

@@ -22,6 +22,8 @@ Measured: TypeAlias = (
     | protocols.ClassTable
     | protocols.MatchingTable
     | protocols.SmoothingTable
+    | protocols.WeightsTable
+    | protocols.LatencyTable
 )
 
 _KINDS = (
@@ -37,6 +39,8 @@ _KINDS = (
     protocols.ClassTable,
     protocols.MatchingTable,
     protocols.SmoothingTable,
+    protocols.WeightsTable,
+    protocols.LatencyTable,
 )
 
 
