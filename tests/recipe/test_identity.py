@@ -15,7 +15,7 @@ from gossamer.recipe.build import build_data, build_phases
 from gossamer.recipe.description import describe
 from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import load_recipe, validate
-from gossamer.recipe.semantics import semantics
+from gossamer.recipe.semantics import SEMANTICS, semantics
 
 MINIMAL: dict[str, Any] = {
     "data": {"name": "digits"},
@@ -138,6 +138,18 @@ def test_raising_a_version_leaves_no_stale_phase(path: str, changes: bool, monke
     monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", table)
     after = keys()
     assert (before[1] != after[1]) == changes
+
+
+@pytest.mark.parametrize("path", SEMANTICS)
+def test_every_version_that_was_raised_makes_new_phases(path: str, monkeypatch: pytest.MonkeyPatch):
+    name = path.rpartition(".")[2].replace("_", "-")
+    values = {**MINIMAL, "method": {"name": name, "density": 0.5}}
+    now = keys(values=values)
+    monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {k: v for k, v in SEMANTICS.items() if k != path})
+    before = keys(values=values)
+    # Dense pretraining is what it was.
+    assert now[-1] != before[-1]
+    assert len(now) == 1 or now[0] == before[0]
 
 
 def test_the_nearest_version_counts(monkeypatch: pytest.MonkeyPatch):

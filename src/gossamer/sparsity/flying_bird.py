@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gossamer.errors import ConfigError
+from gossamer.errors import ConfigError, RunError
 from gossamer.sparsity.budgets import BudgetSpec
 from gossamer.sparsity.dynamic_mask import DynamicMask, check_every, check_share
 from gossamer.sparsity.protocol import BudgetContract
@@ -149,7 +149,14 @@ class FlyingBirdPlus(FlyingBird):
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take them back."""
+        """Take them back; raises RunError for a state that watched no loss."""
+        if "#watched" not in state:
+            raise RunError(
+                "checkpoint of Flying Bird+",
+                expected="losses that were watched",
+                got="a state of another version, which watched errors",
+                remedy="train anew; `method.watched: error` is the rule it went by",
+            )
         super().load_state_dict(state)
         self._gaps, self._watched = state["#gaps"].tolist(), state["#watched"].tolist()
         self._epoch = int(state["#epoch"])

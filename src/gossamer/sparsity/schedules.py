@@ -57,10 +57,13 @@ def density_schedule(name: str) -> DensitySchedule:
 def density_at(name: str, progress: float, *, start: float, end: float) -> float:
     """Return the density at progress (clipped to [0, 1]) from start to end; name: as in `density_schedule`.
 
-    Raises ConfigError for an unknown name and for a density outside (0, 1].
+    Rounding takes it past neither, and at the end it is the end. Raises ConfigError for an unknown name and for a
+    density outside (0, 1].
     """
     schedule = density_schedule(name)
     check_density(start, "start density")
     check_density(end, "density")
     found = schedule(min(1.0, max(0.0, progress)), start, end)
-    return found if name in DENSITY_SCHEDULES else check_density(found, f"density of schedule {name}")
+    if name not in DENSITY_SCHEDULES:
+        return check_density(found, f"density of schedule {name}")
+    return end if progress >= 1.0 else min(max(found, min(start, end)), max(start, end))

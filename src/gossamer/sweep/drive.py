@@ -161,7 +161,7 @@ def drive(
     interrupt the tasks are asked to end, and the interrupt goes on. Called again, also by another process, it goes on
     with what is left. Raises ConfigError for a tracker that could hear of no run, RunError for a damaged store.
     """
-    check_trackers(run.recipe for run in plan.runs)
+    check_trackers(run.recipe for run in plan.runs if not is_done(run_task(run, root, data_dir)))
     work = Work(engine=engine, attempts=attempts, tell=tell)
     work.add(tasks_of(plan, root, data_dir))
     tell(f"{len(work.done)} of {len(work.tasks)} tasks were done before")

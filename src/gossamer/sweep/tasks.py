@@ -123,7 +123,15 @@ def is_done(task: Task) -> bool:
     if task.kind == "phase":
         return store.find(task.key, task.states) is not None
     # A run is named after its recipe: of other data, or another version, it is made of other phases.
-    return _standing(store, task.key) == {"phases": _phases(task), "done": True}
+    stands = _standing(store, task.key) == {"phases": _phases(task), "done": True}
+    # What was measured goes with the first run's folder where that is made anew.
+    return stands and (task.kind == "run" or store.files.read(_answer(task)) is not None)
+
+
+def _answer(task: Task) -> str:
+    """Return the file in the store that a protocol's record is kept in."""
+    first = next(iter(task.runs))
+    return f"runs/{first}/{record_of(RunFolder(Path(first)), task.key).relative_to(first).as_posix()}"
 
 
 def _phases(task: Task) -> list[str] | dict[str, list[str]]:
@@ -260,7 +268,7 @@ def _measure(task: Task, folder: RunFolder) -> None:
     written = record_of(folder, task.key)
     records.write(written, record)
     if not isinstance(files, LocalFiles):
-        files.put(written, f"runs/{next(iter(task.runs))}/results/{written.name}")
+        files.put(written, _answer(task))
     _stand(store, task.key, {"phases": _phases(task), "done": True})
 
 

@@ -61,6 +61,13 @@ class Job:
             if name not in kept and ranks.first:
                 kept = {**kept, name: dict(measure())}
                 atomic.write_json(path, kept)
+        if name not in kept:
+            raise RunError(
+                str(path),
+                expected=f"{name}, measured by the first process",
+                got="nothing",
+                remedy="see what the first process says; the run's folder must be on a disk that all see",
+            )
         return kept[name]
 
     def log(self, line: Line, epochs: int) -> None:
