@@ -177,6 +177,7 @@ _VARIANTS = (
         recipe="flying-bird/digits-90",
         settings=("method.plus=true", "data.split={held_out: 0.1}", "training.probes=[{attacks: [pgd]}]"),
         page="flying-bird",
+        note="it prunes and grows by how its losses move, and so chooses its density itself",
     ),
     Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",), page="s2ap"),
     Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",), page="harp"),
@@ -302,12 +303,14 @@ _BESIDE = tuple(
             settings=("method.begin=0.1", "method.end=0.1"),
             page="twinrep",
             also=("gradual",),
+            why="the control of TwinRep: one early cut by size, as it cuts, without the second tensor that it trains",
         ),
         Row(
             name="scratch-ticket, switch, attacked through 10 passes",
             recipe="scratch-ticket/digits-switch",
             controls=("edge-popup",),
             page="scratch-ticket",
+            why="what its row without passes seemed to gain, an attack through the switch takes back",
             attacks={"pgd-50-10": "through_passes:pgd_50_10", "autoattack": "autoattack-rand"},
         ),
     )
