@@ -18,6 +18,7 @@ from gossamer.reproduce.scales import Ours, Study, places
 from gossamer.reproduce.standing import Rebuilt, rebuild
 from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import RunFolder, results, status
+from gossamer.sweep.drive import Outcome
 from gossamer.sweep.spec import Case, expand
 
 ENTRY = Entry.model_validate(
@@ -286,3 +287,19 @@ def test_a_limit_stops_what_is_inside_and_goes_on_but_a_person_stops_all(capsys:
         raise KeyboardInterrupt
     assert stopped.value.code == 130
     assert "stopped; to go on: gossamer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("failed", "status"), [({}, 0), ({"run-a": "no memory"}, 1)])
+def test_the_command_ends_in_1_where_a_task_failed_and_prints_all_the_same(
+    failed: dict[str, str],
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outcome = Outcome(done=[], failed=failed, blocked=[])
+    monkeypatch.setattr("gossamer.cli.reproduce.drive", lambda *_, **__: outcome)
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "bcs/table-4", "--store", str(tmp_path / "store")])
+    assert ended.value.code == status
+    assert "table 4" in capsys.readouterr().out.lower()

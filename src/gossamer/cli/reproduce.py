@@ -68,6 +68,7 @@ def reproduce(
         return
     asked = [_asked(name, chosen) for name in _names(tables or [])]
     root = (store or Path("reproduced") / chosen).absolute()
+    complete = True
     if not show:
         graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked))
         given = read_options(tuple(engine_option or ()), "--engine-option")
@@ -79,6 +80,7 @@ def reproduce(
         with engines.stoppable(), _limited(minutes):
             outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
             print(ended(outcome, graph, str(root)))
+            complete = outcome.complete
     rebuilt = [rebuild(each.entry, each.study, each.ours, root) for each in asked]
     if out is None:
         print("\n".join(markdown(each, chosen) for each in rebuilt))
@@ -86,6 +88,8 @@ def reproduce(
         _draw(rebuilt, chosen, out)
     else:
         _write(rebuilt, chosen, out)
+    if not complete:
+        raise SystemExit(1)
 
 
 def _names(tables: Sequence[str]) -> list[str]:
