@@ -1,6 +1,11 @@
-"""What does every method reach? Trains, attacks and tabulates all of them at one scale; stopped, it goes on."""
+"""What does every method reach? Trains, attacks and tabulates all of them at one scale; stopped, it goes on.
+
+What the committed record holds is not made again, on whatever machine, unless its recipe or its arithmetic changed.
+"""
 
 import argparse
+import hashlib
+import json
 import math
 import os
 import re
@@ -10,14 +15,18 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import method_rows
 import record
+from gossamer.methods.registry import METHODS
+from gossamer.objectives.registry import OBJECTIVES
 from gossamer.recipe.load import load_recipe, run_name
 from gossamer.recipe.schema import Recipe
+from gossamer.recipe.semantics import semantics, shared
 from gossamer.runs import atomic
 from method_rows import SCALES, Attack, Row, Scale
 
@@ -26,10 +35,16 @@ AHEAD, WITHIN, BEHIND = "ahead", "within", "behind"
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What one run reached. robust: by attack; nonzero: by layer; seconds: of processor time, training alone."""
+    """What one run reached.
+
+    key: of what it was made by; attacked_by: what stood for each of the table's attacks; robust, n: by the table's
+    attack; nonzero: by layer; seconds: of processor time, training alone.
+    """
 
     row: Row
     seed: int
+    key: str
+    attacked_by: Mapping[str, str]
     clean: float
     robust: Mapping[str, float]
     n: Mapping[str, int]
@@ -42,12 +57,17 @@ class Made:
         """Return the run as values that JSON has."""
         return {**vars(self), "row": self.row.name, "recipe": self.row.recipe, "settings": list(self.row.settings)}
 
+    @classmethod
+    def from_json(cls, row: Row, said: Mapping[str, Any]) -> "Made":
+        """Return the run of a row that `to_json` wrote."""
+        return cls(**{each.name: said[each.name] for each in fields(cls) if each.name != "row"}, row=row)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is missing, then write results/methods-SCALE.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="digits")
-    parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the scale")
+    parser.add_argument("--seeds", type=int, nargs="+", help="make no others")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="make no others")
     parser.add_argument("--runs", type=Path, required=True, help="where runs lie, and what is known of them")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
@@ -56,19 +76,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     scale, load = SCALES[options.scale], os.getloadavg()
     options.runs.mkdir(parents=True, exist_ok=True)
-    seeds = scale.seeds if options.seeds is None else options.seeds
     jobs = [
         Job(row=row, seed=seed, scale=scale, runs=options.runs)
-        for seed in seeds
+        for seed in scale.seeds
         for row in scale.rows
-        if seed in row.seeds(seeds)
+        if seed in row.seeds(scale.seeds)
     ]
+    known = recorded(options.results / f"methods-{options.scale}.json", jobs)
     if not options.no_runs:
-        chosen = [job for job in jobs if options.only is None or job.row.name in options.only]
+        chosen = [
+            job
+            for job in jobs
+            if job.name not in known
+            and (options.only is None or job.row.name in options.only)
+            and (options.seeds is None or job.seed in options.seeds)
+        ]
         with ThreadPoolExecutor(options.processes) as pool:
             for said in pool.map(Job.make, chosen):
                 print(said, flush=True)
-    made = [job.made() for job in jobs if job.complete]
+    made = [
+        known[job.name] if job.name in known else job.made() for job in jobs if job.name in known or job.is_complete()
+    ]
     record.write(result(options.scale, scale, made), options.results, load=load)
     silent = unexplained(made, scale)
     for name in silent:
@@ -90,29 +118,45 @@ class Job:
         """The name of the run's folder."""
         return f"{re.sub('[^a-z0-9]+', '-', self.row.name.lower()).strip('-')}-seed{self.seed}"
 
+    @cached_property
+    def settings(self) -> list[str]:
+        """What is changed in the row's recipe."""
+        return method_rows.settings(self.row, self.scale, self.seed)
+
+    @cached_property
+    def key(self) -> str:
+        """What the run is made by: the recipe, whatever it is called, and the version of all that it computes with."""
+        recipe = load_recipe(self.row.recipe, self.settings)
+        parts = (METHODS[recipe.method.name].make, OBJECTIVES[recipe.objective.name].make)
+        versions = [semantics(part.__module__) for part in parts]
+        said = [_said(recipe), versions, sorted(shared().items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
     @property
-    def complete(self) -> bool:
-        """Whether the run is trained and attacked by everything."""
-        return self._cost.exists() and all(self._evaluation(attack).exists() for attack in self.scale.attacks)
+    def attacked_by(self) -> dict[str, str]:
+        """What stands for each of the table's attacks."""
+        return {attack.name: self.row.attacks.get(attack.name, attack.name) for attack in self.scale.attacks}
+
+    def is_complete(self) -> bool:
+        """Whether the run is trained by today's recipe and attacked by everything."""
+        return self._made_by() == self.key and all(map(self._is_attacked, self.scale.attacks))
 
     def make(self) -> str:
         """Train and attack what is missing; return a line that says how it went."""
-        settings = method_rows.settings(self.row, self.scale, self.seed)
         folder = self.runs / self.name
-        stored = folder / "recipe.yaml"
-        if stored.exists() and _said(load_recipe(stored)) != _said(load_recipe(self.row.recipe, settings)):
+        if self._made_by() not in (None, self.key):
             return f"{self.name}: made by another recipe; remove it and what lies beside it to make it again"
         if not self._trained(folder):
             if not self._cost.exists():
                 # What was killed together with this program left no record of its seconds: it begins again.
                 shutil.rmtree(folder, ignore_errors=True)
-            flags = [part for setting in settings for part in ("--set", setting)]
+            flags = [part for setting in self.settings for part in ("--set", setting)]
             code, seconds = self._run(["train", self.row.recipe, *flags, "--out", str(folder)])
-            atomic.write_json(self._cost, {"seconds": self._seconds() + seconds})
+            atomic.write_json(self._cost, {"key": self.key, "seconds": self._seconds() + seconds})
             if code:
                 return f"{self.name}: training ended with {code}"
         for attack in self.scale.attacks:
-            if not self._evaluation(attack).exists() and (code := self._attack(folder, attack)):
+            if not self._is_attacked(attack) and (code := self._attack(folder, attack)):
                 return f"{self.name}: {attack.name} ended with {code}"
         made = self.made()
         return f"{self.name}: {made.clean:.3f} clean, robust {dict(made.robust)}, {made.seconds:.0f} s"
@@ -125,6 +169,8 @@ class Job:
         return Made(
             row=self.row,
             seed=self.seed,
+            key=self.key,
+            attacked_by=self.attacked_by,
             clean=first["clean_accuracy"],
             robust={name: each["robust_accuracy"] for name, each in found.items()},
             n={name: each["n"] for name, each in found.items()},
@@ -143,8 +189,17 @@ class Job:
     def _cost(self) -> Path:
         return self.runs / f"{self.name}.cost.json"
 
+    def _made_by(self) -> str | None:
+        """The key of what lies in the run's folder, None where no training of it ended."""
+        return atomic.read_json(self._cost).get("key", "") if self._cost.exists() else None
+
     def _evaluation(self, attack: Attack) -> Path:
-        return self.runs / f"{self.name}.{attack.name}.json"
+        name = self.attacked_by[attack.name].replace(":", ".")
+        return self.runs / f"{self.name}.{name}.json"
+
+    def _is_attacked(self, attack: Attack) -> bool:
+        path = self._evaluation(attack)
+        return path.exists() and attack.n in (None, atomic.read_json(path)["n"])
 
     def _seconds(self) -> float:
         return atomic.read_json(self._cost)["seconds"] if self._cost.exists() else 0.0
@@ -152,7 +207,7 @@ class Job:
     def _attack(self, folder: Path, attack: Attack) -> int:
         size = [] if attack.n is None else ["--n", str(attack.n)]
         target = self._evaluation(attack)
-        name = self.row.attacks.get(attack.name, attack.name)
+        name = self.attacked_by[attack.name]
         return self._run(["evaluate", str(folder), "--attack", name, *size, "--json", str(target)])[0]
 
     def _run(self, command: Sequence[str]) -> tuple[int, float]:
@@ -171,6 +226,20 @@ class Job:
 def _said(recipe: Recipe) -> str:
     """Return what tells recipes apart, whatever they are called and whichever defaults were added since."""
     return run_name(recipe.model_copy(update={"name": ""}))
+
+
+def recorded(path: Path, jobs: Sequence[Job]) -> dict[str, Made]:
+    """Return what a record already holds of these jobs, by their names, where it was made and attacked as today."""
+    held = record.read(path) if path.exists() else None
+    runs = {(run["row"], run["seed"]): run for run in held["details"]["runs"]} if held else {}
+    found: dict[str, Made] = {}
+    for job in jobs:
+        run = runs.get((job.row.name, job.seed), {})
+        if run.get("key") != job.key or run["attacked_by"] != job.attacked_by:
+            continue
+        if all(attack.n in (None, run["n"][attack.name]) for attack in job.scale.attacks):
+            found[job.name] = Made.from_json(job.row, run)
+    return found
 
 
 def result(name: str, scale: Scale, made: Sequence[Made]) -> record.Result:
@@ -214,7 +283,7 @@ def _reached(groups: Mapping[str, Sequence[Made]], scale: Scale) -> record.Table
             f"networks, the dense one for others), under {' and '.join(sizes)}: the difference of means; ahead where "
             "one is more than twice its standard error, over seeds, or over images where one seed is all, and behind "
             "where one falls short by as much. Work ratio: dense multiply-adds by kept ones. Seconds: processor time "
-            "of training, one thread. Recipes of the digits were settled on seed 0, on these images; the other seeds, "
+            "of training, one thread, on whatever machine made the run. Recipes of the digits were settled on seed 0, on these images; the other seeds, "
             "and CIFAR-10, had no part in it."
         ),
         columns=(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,8 @@ def made(name, seed, robust, *controls, under_autoattack=None, why=""):
     return methods_table.Made(
         row=Row(name=name, recipe=f"{name}/digits-90", controls=controls, why=why),
         seed=seed,
+        key="made",
+        attacked_by={"pgd-50-10": "pgd-50-10", "autoattack": "autoattack"},
         clean=0.9,
         robust={"pgd-50-10": robust, "autoattack": robust if under_autoattack is None else under_autoattack},
         n={"pgd-50-10": 100, "autoattack": 50},
@@ -125,7 +128,7 @@ def test_a_run_whose_seconds_were_lost_begins_again(counted, tmp_path, monkeypat
     (tmp_path / job.name).mkdir()
     (tmp_path / job.name / "checkpoint").touch()
     if counted:
-        (tmp_path / f"{job.name}.cost.json").write_text('{"seconds": 7.0}')
+        (tmp_path / f"{job.name}.cost.json").write_text(json.dumps({"key": job.key, "seconds": 7.0}))
     found = []
 
     def run(self, command):
@@ -135,7 +138,60 @@ def test_a_run_whose_seconds_were_lost_begins_again(counted, tmp_path, monkeypat
     monkeypatch.setattr(methods_table.Job, "_run", run)
     assert job.make() == "bcs-seed0: training ended with 1"
     assert found == [counted]
-    assert json.loads((tmp_path / f"{job.name}.cost.json").read_text()) == {"seconds": 9.0 if counted else 2.0}
+    cost = json.loads((tmp_path / f"{job.name}.cost.json").read_text())
+    assert cost == {"key": job.key, "seconds": 9.0 if counted else 2.0}
+
+
+def test_what_the_record_holds_is_made_again_only_where_it_would_come_out_otherwise(tmp_path, monkeypatch):
+    scale = SCALES["digits"]
+    (row,) = [row for row in scale.rows if row.name == "bcs"]
+    jobs = [methods_table.Job(row=row, seed=seed, scale=scale, runs=tmp_path) for seed in (0, 1)]
+    before = [
+        replace(made("bcs", job.seed, 0.5), row=row, key=job.key, n={"pgd-50-10": 360, "autoattack": 100})
+        for job in jobs
+    ]
+    path = methods_table.record.write(methods_table.result("digits", scale, before), tmp_path)
+    assert methods_table.recorded(path, jobs) == {job.name: run for job, run in zip(jobs, before, strict=True)}
+    assert methods_table.recorded(tmp_path / "none.json", jobs) == {}
+    for changed in ({"key": "of another recipe"}, {"n": {"pgd-50-10": 360, "autoattack": 50}}, {"attacked_by": {}}):
+        methods_table.record.write(
+            methods_table.result("digits", scale, [replace(before[0], **changed), before[1]]), tmp_path
+        )
+        assert list(methods_table.recorded(path, jobs)) == [jobs[1].name]
+
+    asked = []
+    monkeypatch.setattr(methods_table.Job, "make", lambda job: asked.append(job.name) or job.name)
+    found = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path), "--only", "bcs", "--seeds", "0", "1", "2"]
+    assert methods_table.main(found) == 0
+    assert asked == ["bcs-seed0", "bcs-seed2"]
+    held = json.loads(path.read_text())["details"]["runs"]
+    assert [(run["row"], run["seed"]) for run in held] == [("bcs", 1)]
+
+
+def test_what_a_run_is_made_by_is_its_recipe_and_the_version_of_its_arithmetic(tmp_path, monkeypatch):
+    scale = SCALES["digits"]
+    job = methods_table.Job(row=Row(name="bcs", recipe="bcs/digits-90"), seed=0, scale=scale, runs=tmp_path)
+    assert job.key == replace(job, row=replace(job.row, name="another name")).key
+    assert job.key != replace(job, seed=1).key
+    assert job.key != replace(job, row=replace(job.row, settings=("method.penalty=l1",))).key
+    monkeypatch.setattr(methods_table, "semantics", lambda path: 2 if path.endswith(".bcs") else 1)
+    assert job.key != replace(job).key
+
+
+def test_what_lies_there_of_another_recipe_is_neither_tabulated_nor_overwritten(tmp_path):
+    job = methods_table.Job(row=Row(name="bcs", recipe="bcs/digits-90"), seed=0, scale=SCALES["digits"], runs=tmp_path)
+    for name, value in (
+        ("cost", {"key": "another", "seconds": 1.0}),
+        ("pgd-50-10", {"n": 360}),
+        ("autoattack", {"n": 100}),
+    ):
+        (tmp_path / f"bcs-seed0.{name}.json").write_text(json.dumps(value))
+    assert not job.is_complete()
+    assert "made by another recipe" in job.make()
+    (tmp_path / "bcs-seed0.cost.json").write_text(json.dumps({"key": job.key, "seconds": 1.0}))
+    assert job.is_complete()
+    (tmp_path / "bcs-seed0.autoattack.json").write_text(json.dumps({"n": 50}))
+    assert not job.is_complete()
 
 
 def test_pages_hold_their_rows_and_pictures_and_stay_when_written_again(tmp_path, capsys):
