@@ -137,3 +137,18 @@ def test_every_protocol_is_listed_and_documented(capsys):
     for name in PROTOCOLS:
         assert f"  {name}" in told
         assert f"gossamer protocol {name} " in page
+
+
+def test_matching_takes_no_parent_that_is_sparse_or_was_never_finished(workplace, tmp_path, capsys):
+    flags = ["--attack", "fgsm", "--n", "10"]
+    assert gossamer("protocol", "matching", str(workplace / "sparse"), *flags) == 2
+    assert "keeps no more weights than the run's own network" in capsys.readouterr().err
+    early = [*SMALL, "--set", "training.epochs=2", "--set", "method.at_epoch=1", "--set", "method.batches=1"]
+    assert gossamer("train", "early-mask/digits-90", "--out", str(tmp_path / "early"), *early) == 0
+    capsys.readouterr()
+    assert gossamer("protocol", "matching", str(tmp_path / "early"), *flags) == 2
+    assert "1 of 2 epochs of a training: it was never finished" in capsys.readouterr().err
+    search = [*SMALL, "--set", "method.rewind_epoch=0"]
+    assert gossamer("train", "rewinding/digits-90", "--out", str(tmp_path / "ticket"), *search) == 0
+    assert gossamer("protocol", "matching", str(tmp_path / "ticket"), *flags) == 0
+    assert gossamer("protocol", "matching", str(tmp_path / "ticket"), str(tmp_path / "early"), *flags) == 0

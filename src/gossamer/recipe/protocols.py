@@ -28,14 +28,17 @@ from gossamer.evaluation.smoothing import RADII as SMOOTHING_RADII
 from gossamer.evaluation.smoothing import Smoothing, certify
 from gossamer.evaluation.standing import Progress
 from gossamer.evaluation.stochastic import stochastic
+from gossamer.evaluation.subject import count_weights
 from gossamer.evaluation.transfer_matrix import transfer_matrix
 from gossamer.evaluation.weights import GAMMAS, weights
 from gossamer.models.folding import plain_copy
+from gossamer.recipe.build import build_phases
 from gossamer.recipe.load import config_error
 from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Component, Eps
 from gossamer.threat import Norm, ThreatModel
 from gossamer.training.devices import place
+from gossamer.training.schedules import Opening
 from gossamer.types import Attack
 
 
@@ -175,8 +178,27 @@ def _matching(asked: Asked, *, parent: str = "train.end") -> object:
             asked.build(),
             name=first,
         )
-    dense, name = asked.opened[first].model(parent), f"{first} ({parent})"
+    dense, name = _parent_of(asked.opened[first], asked.models[first], parent), f"{first} ({parent})"
     return matching(dense, asked.models, asked.setting, asked.build(), name=name)
+
+
+def _parent_of(run: OpenRun, sparse: nn.Module, state: str) -> nn.Module:
+    """Return the dense network that a run keeps under a state; raises ConfigError for a state that is no parent."""
+    made_by = next((phase for phase in build_phases(run.recipe, run.parts) if state == f"{phase.name}.end"), None)
+    parent = run.model(state)
+    if made_by is not None and isinstance(made_by.schedule, Opening):
+        trained = made_by.schedule.epochs
+        problem = f"{state}, {made_by.epochs} of {trained} epochs of a training: it was never finished"
+    elif count_weights(parent)[1] <= (kept := count_weights(sparse)[1]):
+        problem = f"{state}, which keeps no more weights than the run's own network ({kept:,})"
+    else:
+        return parent
+    raise ConfigError(
+        f"the parent of {run.folder.path.name}",
+        expected="the state of a dense network that was trained to its end",
+        got=problem,
+        remedy="give the dense parent's run first, then this one: gossamer protocol matching PARENT SPARSE",
+    )
 
 
 def _smoothing(
