@@ -52,6 +52,17 @@ def test_densities_and_accuracies_are_those_of_the_runs(table: Results):
     assert "clean" not in missing
 
 
+def test_attacks_of_one_name_and_other_parameters_have_columns_of_their_own(tmp_path: Path):
+    attacks = [{"attack": "pgd", "steps": steps, "step": 0.05, "n": n} for steps, n in ((1, 50), (7, 20))]
+    sweep = {**SWEEP, "base": small(training={"epochs": 1}, evaluation=attacks), "axes": {"seed": {"seeds": 1}}}
+    (case,) = expand(load_sweep(sweep))
+    train(case.recipe, out=tmp_path / "runs" / run_name(case.recipe))
+    (row,) = read_results(sweep, tmp_path)
+    one, seven = "pgd linf:0.15 steps=1", "pgd linf:0.15 steps=7"
+    assert (row[f"{one}, n"], row[f"{seven}, n"]) == (50, 20)
+    assert not any(name.startswith("pgd linf:0.15") and "steps" not in name for name in row)
+
+
 def test_tables_go_to_other_tools(table: Results, tmp_path: Path):
     text = table.to_csv(tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text() == text

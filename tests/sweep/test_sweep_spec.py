@@ -61,6 +61,15 @@ def test_a_list_names_sets_of_fields_and_sections_merge_as_in_recipes():
     )
 
 
+def test_a_field_may_be_gone_with_its_section():
+    axes = {
+        "density": {"field": "method.density", "values": [0.5]},
+        "method": {"list": {"dense": {"method": {"name": "dense"}}, "random": {"method.name": "random"}}},
+    }
+    dense, random = expand(load_sweep({"base": "random/digits-90", "axes": axes}))
+    assert (dense.recipe.method.options, random.recipe.method.options) == ({}, {"density": 0.5})
+
+
 def test_what_is_set_holds_for_all_and_axes_come_after():
     cases = expand(sweep({"density": DENSITY}, set={"training.epochs": 7, "method.density": 0.9}))
     assert [(case.recipe.training.epochs, case.recipe.method.options["density"]) for case in cases] == [
@@ -146,6 +155,17 @@ def test_a_file_stands_beside_its_base(tmp_path: Path):
         ({"a": {"seeds": 0}}, {}, "greater than 0"),
         ({"a": {"seeds": []}}, {}, "at least one point"),
         ({"a": {"zip": {"seed": [1], "threat": ["linf:0.1", "linf:0.2"]}}}, {}, "seed has 1, threat has 2"),
+        ({"a": {"seeds": [3, 4, 3]}}, {}, "points with labels that differ; of a zip, values of its first field, got 3"),
+        (
+            {"a": {"zip": {"threat": ["linf:0.1", "linf:0.1"], "attack.steps": [5, 10]}}},
+            {},
+            "linf:0.1 more than once; remove it, or name the points",
+        ),
+        (
+            {"a": {"seeds": 2}, "b": {"list": {"x": {"seed": 1}}}},
+            {},
+            "axis a: expected seed to be 0, as the point 0 says, got 1, set by a later axis; let one axis alone",
+        ),
         ({"a": {"feild": "seed"}}, {}, "did you mean field"),
         ({"a": {"field": "training..epochs", "values": [1]}}, {}, "field.subfield"),
         ({"density": DENSITY}, {"skip": [{"sed": 1}]}, "an axis: density, got sed"),

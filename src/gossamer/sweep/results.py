@@ -3,6 +3,7 @@
 import csv
 import importlib
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from gossamer.recipe.load import run_name
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import result_name
 from gossamer.runs import RunFolder, atomic, results
+from gossamer.runs.results import AttackOutcome
 from gossamer.sweep.spec import Case, Label, Sweep, expand, load_sweep
 
 Cell: TypeAlias = Label
@@ -84,6 +86,7 @@ def read_results(sweep: Sweep | Path | str | Mapping[str, Any], store: Path | st
 
     store: the folder they lie in, by default sweeps/NAME. Robust accuracies are columns named after attack and threat,
     as pgd-50-10 linf:8/255, with the number of their samples behind them; of several, that of most samples counts.
+    Attacks of one name whose parameters differ are columns of their own: pgd linf:8/255 steps=20.
     Raises ConfigError and RunError.
     """
     asked = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
@@ -96,17 +99,21 @@ def read_results(sweep: Sweep | Path | str | Mapping[str, Any], store: Path | st
         raise ConfigError(
             "axes", expected="other names than what is measured", got=", ".join(taken), remedy="rename them"
         )
-    rows = [_row(case, RunFolder(runs / run_name(case.recipe))) for case in expand(asked)]
+    found = [_read(case, RunFolder(runs / run_name(case.recipe))) for case in expand(asked)]
+    names = _columns([outcome for _, outcomes in found for outcome in outcomes])
+    rows = [_attacked(row, outcomes, names) for row, outcomes in found]
     measured = list(dict.fromkeys(name for row in rows for name in row if name not in (*axes, *MEASURES)))
     return Results(axes=axes, columns=[*axes, *MEASURES, *measured], rows=rows)
 
 
-def _row(case: Case, run: RunFolder) -> dict[str, Cell]:
+def _read(case: Case, run: RunFolder) -> tuple[dict[str, Cell], list[AttackOutcome]]:
+    """Return what a run reached but for its attacks, and what each of them left standing."""
     row: dict[str, Cell] = {**case.labels, "done": _is_done(case.recipe, run)}
     if not run.result("network").exists():
-        return row
+        return row, []
     network = atomic.read_json(run.result("network"))
     row |= {"work ratio": network["work_ratio"]}
+    outcomes: list[AttackOutcome] = []
     for path in results.evaluation_files(run):
         measured = results.read_evaluation(path)
         if measured.dataset.part != "test":
@@ -115,11 +122,37 @@ def _row(case: Case, run: RunFolder) -> dict[str, Cell]:
         if measured.n >= int(row.get("n") or 0):
             row |= {"n": measured.n, "clean": measured.clean_accuracy}
             row |= {"measured density": measured.density, "nonzero": measured.nonzero}
-        for outcome in measured.attacks:
-            name = f"{outcome.attack} {outcome.threat}"
-            if outcome.n >= int(row.get(f"{name}, n") or 0):
-                row |= {name: outcome.robust_accuracy, f"{name}, n": outcome.n}
-    return row
+        outcomes.extend(measured.attacks)
+    return row, outcomes
+
+
+def _attacked(row: Mapping[str, Cell], outcomes: Sequence[AttackOutcome], names: Mapping[str, str]) -> dict[str, Cell]:
+    """Return a row with the robust accuracy of every attack; of one measured twice, that of most samples."""
+    filled = dict(row)
+    for outcome in outcomes:
+        name = names[_identity(outcome)]
+        if outcome.n >= int(filled.get(f"{name}, n") or 0):
+            filled |= {name: outcome.robust_accuracy, f"{name}, n": outcome.n}
+    return filled
+
+
+def _columns(outcomes: Sequence[AttackOutcome]) -> dict[str, str]:
+    """Return the column of every attack: its name and threat, and the parameters that tell it from its namesakes."""
+    alike: dict[str, dict[str, dict[str, str]]] = {}
+    for outcome in outcomes:
+        said = {name: json.dumps(value, sort_keys=True) for name, value in outcome.parameters.items()}
+        alike.setdefault(f"{outcome.attack} {outcome.threat}", {})[_identity(outcome)] = said
+    names: dict[str, str] = {}
+    for title, attacks in alike.items():
+        every = dict.fromkeys(name for said in attacks.values() for name in said)
+        differing = [name for name in every if len({said.get(name) for said in attacks.values()}) > 1]
+        for identity, said in attacks.items():
+            names[identity] = " ".join([title, *(f"{name}={said[name]}" for name in differing if name in said)])
+    return names
+
+
+def _identity(outcome: AttackOutcome) -> str:
+    return json.dumps([outcome.attack, outcome.threat, outcome.parameters], sort_keys=True)
 
 
 def _is_done(recipe: Recipe, run: RunFolder) -> bool:

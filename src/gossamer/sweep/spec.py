@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
@@ -52,7 +52,18 @@ class Axis(Section):
             )
         if not list(self.points()):
             raise ConfigError("axis", expected="at least one point", got="none", remedy="give it a value")
+        self._check_labels()
         return self
+
+    def _check_labels(self) -> None:
+        labels = [label for label, _ in self.points()]
+        if repeated := sorted({str(label) for label in labels if labels.count(label) > 1}):
+            raise ConfigError(
+                "axis",
+                expected="points with labels that differ; of a zip, values of its first field",
+                got=f"{', '.join(repeated)} more than once",
+                remedy="remove it, or name the points: list: {NAME: {FIELD: VALUE}}",
+            )
 
     def points(self) -> Iterator[tuple[Label, Fields]]:
         """Yield the label and the fields of each point; raises ConfigError for a zip of unequal lengths."""
@@ -149,6 +160,7 @@ def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Lab
     for fields in moved:
         for field, value in fields.items():
             values = values if field == _RECIPE else set_field(values, field, value)
+    _check_moved(sweep, labels, moved, values)
     try:
         return Case(labels=labels, recipe=validate(values))
     except ConfigError as error:
@@ -156,6 +168,32 @@ def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Lab
         raise ConfigError(
             f"{sweep.name}, case {told}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
         ) from error
+
+
+def _check_moved(sweep: Sweep, labels: Mapping[str, Label], moved: Sequence[Fields], values: Mapping[str, Any]) -> None:
+    """Refuse a point whose value a later axis moves again: its label would say what the recipe is not.
+
+    A field may be gone with its section: a dense network on an axis of methods has no density.
+    """
+    for (axis, label), fields in zip(labels.items(), moved, strict=True):
+        for field, value in fields.items():
+            if isinstance(value, Mapping) or value is None or field == _RECIPE:
+                continue
+            found = _at(values, field)
+            if found not in (None, value):
+                raise ConfigError(
+                    f"{sweep.name}: axis {axis}",
+                    expected=f"{field} to be {value!r}, as the point {label} says",
+                    got=f"{found!r}, set by a later axis",
+                    remedy=f"let one axis alone move {field}",
+                )
+
+
+def _at(values: Mapping[str, Any], field: str) -> object:
+    found: object = values
+    for name in field.split("."):
+        found = cast("Mapping[str, object]", found).get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def set_field(values: Mapping[str, Any], field: str, value: object) -> dict[str, Any]:
