@@ -262,7 +262,7 @@ def test_a_file_that_expands_too_far_is_refused(tmp_path):
     ("change", "said"),
     [
         ({"name": "no-such-network"}, "a known network"),
-        ({"options": {"num_classes": 11}}, "size mismatch"),
+        ({"options": {"num_classes": 11}}, r"expected fc\.\w+ of shape \(11"),
         ({"options": {"num_classes": 10**12}}, "a network of at most"),
         ({"options": {"num_classes": 10**30}}, "it names"),
         ({"options": {"num_classes": "ten"}}, "a valid integer"),
@@ -276,6 +276,19 @@ def test_a_network_that_cannot_be_rebuilt_gives_one_error(tmp_path, change, said
     write(path, lively(build("digits-cnn")), network=network)
     with pytest.raises(DataError, match=said):
         rebuild(path)
+
+
+def test_a_network_of_other_shapes_is_refused_before_it_takes_memory(tmp_path, monkeypatch):
+    path, devices = tmp_path / "net", []
+    write(path, lively(build("digits-cnn")), network=Network(name="digits-cnn", options={"width": 20.0}))
+    monkeypatch.setattr(
+        sparse_file,
+        "build",
+        lambda *name, **options: (devices.append(torch.empty(0).device.type), build(*name, **options))[1],
+    )
+    with pytest.raises(DataError, match=r"of shape \(640"):
+        rebuild(path)
+    assert devices == ["meta"]
 
 
 def test_missing_foreign_and_future_files_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gossamer.attacks.autoattack import AutoAttack
 from gossamer.attacks.pgd import PGD
+from gossamer.deploy.about import about_path
 from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.export import export
 from gossamer.deploy.verification import Gap, Verification
@@ -65,8 +66,37 @@ def test_an_artifact_that_computes_something_else_fails_the_gate(sound: Artifact
     assert not found.passed
     assert found.artifact.clean_accuracy == 0
     assert found.clean_gap.value == 1
-    assert [failure.split()[0] for failure in found.failures] == ["logits", "logits", "clean", "robust"]
+    assert [failure.split()[0] for failure in found.failures] == ["logits", "logits", "it", "clean", "robust"]
+    assert "it says the parent's class on 0.00% of the images, fewer than 95 %" in found.failures
     assert "FAILED: clean accuracy is 100.00 points below the parent's, more than 1" in str(found)
+
+
+@pytest.mark.parametrize(("kind", "values"), [("sparse", "float32"), ("sparse", "int8"), ("onnx", None)])
+def test_without_a_record_the_kind_says_whether_logits_are_exact(kind: str, values: str | None, tmp_path: Path):
+    network = even()
+    made = export(network, labelled(network).images[:1], kind, tmp_path / "net", values=values)
+    about_path(made.path).unlink()
+    artifact = replaced(open_artifact(made.path, module=network), lambda x: 1.01 * network(x))
+    found = verify(artifact, network, setting(), ASKED)
+    assert "its files have changed is not known" in str(found)
+    assert [failure.split()[0] for failure in found.failures] == ([] if values == "int8" else ["logits", "logits"])
+
+
+def test_labels_are_held_against_a_limit_of_their_own(sound: Artifact):
+    network = even()
+    images = labelled(network).float(torch.arange(40))
+
+    def says_another_class_on_four(x: Tensor) -> Tensor:
+        logits = network(x)
+        near = torch.cdist(x.flatten(1), images.flatten(1)).argmin(dim=1)
+        return torch.where((near < 4)[:, None], logits.roll(1, dims=1), logits)
+
+    changed = replaced(sound, says_another_class_on_four)
+    lenient = Asked(**vars(ASKED) | {"limit": 1.0, "agreement": 0.9})
+    assert not any(failure.startswith("it says") for failure in verify(changed, even(), setting(), lenient).failures)
+    strict = Asked(**vars(lenient) | {"agreement": 0.91})
+    failures = verify(changed, even(), setting(), strict).failures
+    assert "it says the parent's class on 90.00% of the images, fewer than 91 %" in failures
 
 
 def test_every_sample_counts_with_the_worst_attack(sound: Artifact):
@@ -143,6 +173,8 @@ def test_a_changed_file_is_measured_anew_though_its_logits_look_alike(sound: Art
 def test_impossible_questions_are_refused(sound: Artifact):
     with pytest.raises(ConfigError, match="--limit"):
         verify(sound, even(), setting(), Asked(**vars(ASKED) | {"limit": 1.5}))
+    with pytest.raises(ConfigError, match="--agreement"):
+        verify(sound, even(), setting(), Asked(**vars(ASKED) | {"agreement": 95.0}))
     with pytest.raises(ConfigError, match="--attack"):
         verify(sound, even(), setting(), Asked(attack=None, threat=THREAT))
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))

@@ -15,7 +15,7 @@ from gossamer.data import DataSet
 from gossamer.data.registry import load
 from gossamer.deploy.about import check_parent
 from gossamer.deploy.artifact import open_artifact
-from gossamer.deploy.verify import LIMIT, QUERIES, Asked
+from gossamer.deploy.verify import AGREEMENT, LIMIT, QUERIES, Asked
 from gossamer.deploy.verify import verify as examine
 from gossamer.errors import ConfigError
 from gossamer.evaluation.adapters import as_module
@@ -33,11 +33,13 @@ def verify(
     run: Annotated[
         Path | None, typer.Option(help="the run it came from: its float twin, its data and its threat")
     ] = None,
-    attack: Annotated[str, typer.Option(help="made on the twin, confirmed on the artifact")] = "autoattack",
+    attack: Annotated[str, typer.Option(help="made on the twin, confirmed on the artifact")] = "autoattack-plus",
     option: options.AttackOptions = None,
     queries: Annotated[int, typer.Option(help="of Square, on the artifact itself")] = QUERIES,
     limit: Annotated[float, typer.Option(help="points that accuracy may lie below the run's; more: exit 1")] = 100
     * LIMIT,
+    agreement: Annotated[float, typer.Option(help="% of the images on which it shall say the run's class")] = 100
+    * AGREEMENT,
     threat: options.Threat = None,
     n: options.Count = None,
     part: options.Part = "test",
@@ -71,6 +73,7 @@ def verify(
         threat=judged_by,
         queries=queries,
         limit=limit / 100,
+        agreement=agreement / 100,
     )
     # Cells of a protocol lie under the hash of all that decides them: one folder serves every verification.
     kept = partial_folder("verify", {"artifact": artifact.resolve()}, folder, json)
@@ -90,7 +93,13 @@ def verify(
             asked,
         )
     flags = {"--run": run, "--attack": attack, "--option": tuple(option or ()), "--queries": queries, "--limit": limit}
-    flags |= {"--threat": judged_by, "--n": n, "--part": None if part == "test" else part, "--data": data}
+    flags |= {
+        "--agreement": agreement,
+        "--threat": judged_by,
+        "--n": n,
+        "--part": None if part == "test" else part,
+        "--data": data,
+    }
     flags |= {"--data-option": tuple(data_option or ()), "--data-dir": data_dir, "--trust": trust, "--seed": seed}
     flags |= {"--twin": twin, "--twin-weights": twin_weights}
     found = with_command(found, command_of(["gossamer", "verify", artifact], flags))

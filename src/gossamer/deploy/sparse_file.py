@@ -40,7 +40,7 @@ from gossamer.errors import ConfigError, DataError, GossamerError
 from gossamer.models import build
 from gossamer.runs import atomic
 from gossamer.sparsity import plain_copy
-from gossamer.sparsity.forms import form
+from gossamer.sparsity.forms import DENSE, form
 from gossamer.sparsity.targets import PRUNABLE
 
 MOST_NUMBERS = 2**28
@@ -119,13 +119,15 @@ def rebuild(path: Path) -> nn.Module:
             got="none",
             remedy="build the network yourself and load the file into it",
         )
-    tensors = decode(contents)
     try:
         with torch.device("meta"):
-            numbers = sum(parameter.numel() for parameter in build(network.name, **network.options).parameters())
+            outline = build(network.name, **network.options)
+        numbers = sum(parameter.numel() for parameter in outline.parameters())
         if numbers > MOST_NUMBERS:
             raise damaged(str(path), f"a network of at most {MOST_NUMBERS:,} weights", f"{numbers:,}")
-        return form(network.form).rebuild(plain_copy(build(network.name, **network.options)), tensors)
+        if network.form == DENSE:
+            _check_fit(contents, outline)
+        return form(network.form).rebuild(plain_copy(build(network.name, **network.options)), decode(contents))
     except DataError:
         raise
     except (GossamerError, RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:

@@ -8,7 +8,7 @@ from gossamer.deploy.parity import Parity
 from gossamer.runs import records, results
 from gossamer.runs.results import Interval
 
-NO_RECORD = "no record beside it: neither its files nor its logits are judged"
+NO_RECORD = "no record beside it: whether its files have changed is not known"
 
 
 @dataclass(frozen=True, kw_only=True)

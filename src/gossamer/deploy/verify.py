@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gossamer.attacks.cascade import Ensemble
 from gossamer.attacks.square import Square
 from gossamer.data import DataSet
+from gossamer.deploy import sparse_file
 from gossamer.deploy.about import digests
 from gossamer.deploy.artifact import Artifact, files_of
 from gossamer.deploy.parity import EXACT, Parity, parity, probes
@@ -29,6 +30,9 @@ COMPARED = 256
 """Images on which logits are compared."""
 LOSSLESS = ("float32", "signs")
 """Values that stand for the weights without rounding."""
+UNROUNDED = ("onnx", "torch")
+"""Kinds that hold weights in float32, with a record beside them or not."""
+AGREEMENT = 0.95
 OWN = "square"
 
 
@@ -37,13 +41,15 @@ class Asked:
     """How an artifact is attacked.
 
     attack: sought on its float twin, all members of an ensemble each for itself, and confirmed on the artifact;
-    queries: of the gradient-free attack on the artifact itself; limit: the largest gap to the parent, a share.
+    queries: of the gradient-free attack on the artifact itself; limit: the largest gap to the parent, a share;
+    agreement: the least share of images on which both say the same class.
     """
 
     attack: Attack | None
     threat: ThreatModel
     queries: int = QUERIES
     limit: float = LIMIT
+    agreement: float = AGREEMENT
 
 
 def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked: Asked) -> Verification:
@@ -53,11 +59,14 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
     gradients alone and nothing is compared. A sample stands where the artifact is right on it clean, on every example
     of the twin and after Square (Andriushchenko et al., 2020) on the artifact itself; the parent is measured by the
     same examples and by Square on itself. The gate: logits within 1e-4 of the largest where weights are stored exactly,
-    and a gap of at most `limit`, clean and attacked. Raises ConfigError where there is nothing to attack with, and what
+    as a record, a sparse file or the kind says; the same class on a share of `agreement` of the images; and a gap of at
+    most `limit`, clean and attacked. Raises ConfigError where there is nothing to attack with, and what
     `evaluate` raises.
     """
     if not 0 <= asked.limit <= 1:
         raise ConfigError("--limit", expected="points from 0 to 100", got=100 * asked.limit, remedy="write 1")
+    if not 0 <= asked.agreement <= 1:
+        raise ConfigError("--agreement", expected="0 to 100 %", got=100 * asked.agreement, remedy="write 95")
     on_images, on_noise = _compared(artifact, parent, setting.samples)
     attacks: dict[str, Attack] = {}
     made_of: list[str] = []
@@ -87,6 +96,7 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
         limit=asked.limit,
         failures=(
             *_parity_failures(artifact, {"images": on_images, "noise": on_noise}),
+            *_label_failures(on_images, asked.agreement),
             *_gap_failures({"clean": clean_gap, "robust": robust_gap}, asked.limit),
         ),
         environment=setting.environment_of(artifact.model),
@@ -111,7 +121,9 @@ def _compared(artifact: Artifact, parent: nn.Module | None, samples: DataSet) ->
 def _members(asked: Asked) -> Mapping[str, Attack]:
     """Return the attacks that are run on the twin: each member of an ensemble sees every sample."""
     if asked.attack is None:
-        raise ConfigError("--attack", expected="an attack on the twin", got="none", remedy="write --attack autoattack")
+        raise ConfigError(
+            "--attack", expected="an attack on the twin", got="none", remedy="write --attack autoattack-plus"
+        )
     if isinstance(asked.attack, Ensemble):
         return dict(asked.attack.members)
     (trial,) = plan_trials(asked.attack)
@@ -130,12 +142,27 @@ def _shipped(artifact: Artifact) -> Shipped:
 
 
 def _parity_failures(artifact: Artifact, found: Mapping[str, Parity | None]) -> list[str]:
-    exact = artifact.about is not None and artifact.about.values in LOSSLESS
     return [
         f"logits on {what} are off by {each.error:.2g} of the largest, more than {EXACT:g}"
         for what, each in found.items()
-        if exact and each is not None and not each.error <= EXACT
+        if each is not None and not each.error <= EXACT and _is_exact(artifact)
     ]
+
+
+def _is_exact(artifact: Artifact) -> bool:
+    """Tell whether an artifact stores weights without rounding; of a C source without a record that is not known."""
+    if artifact.about is not None:
+        return artifact.about.values in LOSSLESS
+    if artifact.kind == "sparse":
+        layers = sparse_file.about(artifact.path).header.layers.values()
+        return all(layer.values in LOSSLESS for layer in layers)
+    return artifact.kind in UNROUNDED
+
+
+def _label_failures(found: Parity | None, least: float) -> list[str]:
+    if found is None or found.agreement >= least:
+        return []
+    return [f"it says the parent's class on {found.agreement:.2%} of the images, fewer than {100 * least:g} %"]
 
 
 def _gap_failures(gaps: Mapping[str, Gap | None], limit: float) -> list[str]:
