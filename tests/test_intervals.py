@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -6,7 +7,18 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, fisher_exact, ttest_ind
 
 from gossamer.errors import ConfigError, DataError
-from gossamer.intervals import fisher, holm, mcnemar, newcombe, paired, paired_difference, unpaired, welch, wilson
+from gossamer.intervals import (
+    fisher,
+    holm,
+    mcnemar,
+    newcombe,
+    paired,
+    paired_difference,
+    sign_flips,
+    unpaired,
+    welch,
+    wilson,
+)
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -157,3 +169,22 @@ def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), max_size=30))
+def test_sign_flips_of_single_outcomes_are_mcnemars_test(differences: list[int]) -> None:
+    assert sign_flips(differences) == pytest.approx(mcnemar(differences.count(1), differences.count(-1)))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
+def test_sign_flips_are_counted_out(differences: list[int]) -> None:
+    signs = itertools.product((-1, 1), repeat=len(differences))
+    sums = [sum(sign * abs(each) for sign, each in zip(chosen, differences, strict=True)) for chosen in signs]
+    as_far = sum(abs(each) >= abs(sum(differences)) for each in sums)
+    assert sign_flips(differences) == pytest.approx(as_far / len(sums))
+
+
+def test_outcomes_on_a_sample_that_repeat_are_no_further_samples() -> None:
+    once = [1] * 6 + [0] * 4
+    assert sign_flips(once) == sign_flips([2 * each for each in once]) == 2 / 2**6
+    assert sign_flips([]) == 1.0

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist, fmean, variance
 
+import numpy as np
+
 from gossamer.errors import ConfigError, DataError
 
 
@@ -82,6 +84,21 @@ def mcnemar(only_first: int, only_second: int) -> float:
     together, smaller = only_first + only_second, min(only_first, only_second)
     tail = sum(comb(together, successes) for successes in range(smaller + 1))
     return min(1.0, 2 * tail / 2**together)
+
+
+def sign_flips(differences: Sequence[int]) -> float:
+    """Return the exact two-sided p-value that differences are as likely with either sign (Fisher, 1935).
+
+    differences: of one sample each, summed over all that was measured on it; of a single measurement they are -1, 0 or
+    1, and the test is McNemar's.
+    """
+    chances = np.ones(1)
+    for size in map(abs, filter(None, differences)):
+        flipped = np.zeros(2 * size + 1)
+        flipped[[0, -1]] = 0.5
+        chances = np.convolve(chances, flipped)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(sums) >= abs(sum(differences))].sum()))
 
 
 def newcombe(first: int, n_first: int, second: int, n_second: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -13,8 +13,8 @@ from gossamer.cli.reproduce import _limited
 from gossamer.errors import ConfigError
 from gossamer.intervals import wilson
 from gossamer.recipe.load import run_name
-from gossamer.reproduce.published import Entry
-from gossamer.reproduce.scales import Ours, Study, places
+from gossamer.reproduce.published import Entry, load_entry
+from gossamer.reproduce.scales import Ours, Study, places, planned_elsewhere
 from gossamer.reproduce.standing import Rebuilt, rebuild
 from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import RunFolder, results, status
@@ -175,12 +175,25 @@ def test_numbers_are_means_over_seeds_with_the_interval_of_their_samples(tmp_pat
     assert rows["theirs", "robust"].verdict == "quoted"
 
 
+def test_what_another_scale_alone_has_runs_for_is_not_quoted(tmp_path: Path) -> None:
+    rebuilt = rebuild(ENTRY, STUDY, OURS, tmp_path, [({"method": "theirs", "sparsity": 90}, "robust")])
+    assert by_place(rebuilt)["theirs", "robust"].verdict == "not at this scale"
+
+
+def test_places_of_other_scales_are_those_of_their_files() -> None:
+    entry = load_entry("bcs/table-4")
+    at_paper = planned_elsewhere(entry, "smoke")
+    assert at_paper
+    assert all(any(cell.at == at for cell in entry.cells) and measure in entry.measures for at, measure in at_paper)
+    assert planned_elsewhere(ENTRY, "smoke") == []
+
+
 def test_claims_are_judged_sample_by_sample(tmp_path: Path) -> None:
     rebuilt = stand(tmp_path)
     first, second = rebuilt.claims
-    # 12 of 2 x 10 samples that one alone gets right, none the other: p = 2 / 2^12.
+    # 6 of 10 samples that one alone gets right with both of its seeds, none the other: p = 2 / 2^6.
     assert first.verdict == "holds"
-    assert "p = 0.00049" in first.why
+    assert first.why == "exact sign-flip test over 10 samples, 2 seeds on each, p = 0.031"
     assert (second.verdict, second.than) == ("not judged", None)
     assert "method theirs" in second.why
     assert (rebuilt.runs, rebuilt.of, rebuilt.seconds) == (4, 4, 4 * 62.0)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import load_recipe
+from gossamer.recipe.protocols import read_question
 from gossamer.sweep import drive as room
 from gossamer.sweep.drive import Work, drive, tasks_of
 from gossamer.sweep.engine import Ended
-from gossamer.sweep.plan import PhaseNode, Plan, RunNode
+from gossamer.sweep.plan import PhaseNode, Plan, ProtocolNode, RunNode
 from gossamer.sweep.tasks import Task
 
 RECIPE = load_recipe("random/digits-90")
@@ -120,6 +121,31 @@ def test_everything_is_done_once_and_after_its_parents(tmp_path: Path):
     assert sorted(hands.log) == sorted(set(hands.log)) == sorted(outcome.done)
     assert len(hands.log) == 10
     assert hands.most == 2
+
+
+def test_what_measures_time_runs_alone_and_other_protocols_beside_others(tmp_path: Path):
+    runs = graph([(), (), ()])
+    asked = [("latency", "r0"), ("weights", "r0"), ("weights", "r1"), ("latency", "r1"), ("latency", "r2")]
+    protocols = tuple(
+        ProtocolNode(name=f"{name}-{run}", question=read_question({"name": name}), runs={run: (run[1:],)})
+        for name, run in asked
+    )
+    beside: dict[str, int] = {}
+
+    def outcome(task: Task, _attempt: int) -> Ended:
+        beside[task.id] = hands.running
+        return DONE
+
+    hands = Hands(outcome, slots=3)
+    submitted: dict[str, int] = {}
+    submit = hands.submit
+    hands.submit = lambda task: (submitted.update({task.id: hands.running}), submit(task))[1]  # type: ignore[method-assign]
+    assert drive(replace(runs, protocols=protocols), str(tmp_path), hands, tell=told).complete
+    timed = [task for task in hands.log if "latency" in task]
+    assert len(timed) == 3
+    assert all(submitted[task] == beside[task] == 0 for task in timed)
+    assert hands.log[-3:] == timed
+    assert hands.most == 3
 
 
 def test_a_worker_that_dies_is_replaced_and_not_for_ever(tmp_path: Path):

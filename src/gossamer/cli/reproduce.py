@@ -18,16 +18,17 @@ from gossamer.cli.sweep import describe, ended
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import run_name
 from gossamer.report.shell import render_parts
-from gossamer.reproduce.drawing import overview, part
+from gossamer.reproduce.drawing import SHARED, overview, part
 from gossamer.reproduce.published import Entry, entries, load_entry
-from gossamer.reproduce.scales import SCALES, Ours, Place, Scale, Study, load_study, places
-from gossamer.reproduce.standing import Rebuilt, rebuild
+from gossamer.reproduce.scales import SCALES, Ours, Place, Scale, Study, load_study, places, planned_elsewhere
+from gossamer.reproduce.standing import Rebuilt, rebuild, total
 from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import atomic
 from gossamer.sweep.drive import drive
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import Case
+from gossamer.training.progress import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +82,12 @@ def reproduce(
             outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
             print(ended(outcome, graph, str(root)))
             complete = outcome.complete
-    rebuilt = [rebuild(each.entry, each.study, each.ours, root) for each in asked]
+    rebuilt = [
+        rebuild(each.entry, each.study, each.ours, root, planned_elsewhere(each.entry, chosen)) for each in asked
+    ]
     if out is None:
         print("\n".join(markdown(each, chosen) for each in rebuilt))
+        print(f"All of it together: {duration(total(rebuilt))} of training and evaluation. {SHARED}")
     elif out.suffix == ".html":
         _draw(rebuilt, chosen, out)
     else:

@@ -8,15 +8,18 @@ from gossamer.report import palette
 from gossamer.report.figures import Figure, escaped, layout
 from gossamer.report.parts import Cell, Chart, Part, Table, text
 from gossamer.reproduce.published import Entry, Label
-from gossamer.reproduce.standing import Held, Rebuilt, Row
+from gossamer.reproduce.standing import Held, Rebuilt, Row, total
 from gossamer.reproduce.text import ours_text, standing_text, value_text
+from gossamer.training.progress import duration
 
 FOLDED = 24
 """Rows of numbers from which on a table is closed until a reader opens it."""
 JUDGED = (
-    "A claim holds, or is broken, where the difference of ours is significant at the 5 % level (McNemar's exact test, "
-    "sample by sample, or Fisher's on samples of each one's own); what has no samples is judged by the means."
+    "A claim holds, or is broken, where the difference of ours is significant at the 5 % level: by McNemar's test, "
+    "sample by sample; of several seeds, by the exact sign-flip test over samples; by Fisher's where each network has "
+    "samples of its own. What has no samples is judged by the means."
 )
+SHARED = "The cost of an entry is that of its runs; what entries share counts in each of them, and once in the sum."
 _MARKS = {"agrees": "✓", "differs": "≠", "holds": "✓", "broken": "✗", "undecided": "?"}
 
 
@@ -42,7 +45,8 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
 
 def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
     """Return the section that says of every entry how it stands."""
-    head = ["entry", "claims that hold", "broken", "undecided", "not judged", "numbers of ours", "runs", "missing"]
+    verdicts = ["claims that hold", "broken", "undecided", "not judged"]
+    head = ["entry", *verdicts, "numbers of ours", "runs", "missing", "cost"]
     rows = [_standing(each) for each in rebuilt]
     judged = [held.verdict for each in rebuilt for held in each.claims]
     told = ", ".join(f"{judged.count(verdict)} {verdict}" for verdict in ("holds", "broken", "undecided", "not judged"))
@@ -50,7 +54,10 @@ def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
         key="overview",
         title=f"Overview: published tables and figures at the scale {scale}",
         says=f"Of {len(judged)} claims of their authors: {told}.",
-        sentences=(JUDGED,),
+        sentences=(
+            JUDGED,
+            f"All of them together took {duration(total(rebuilt))} of training and evaluation. {SHARED}",
+        ),
         tables=[Table(title="How each stands", head=head, rows=rows, look="prose")],
         commands=(f"gossamer reproduce all --scale {scale} -o reproduced.html",),
     )
@@ -230,6 +237,7 @@ def _standing(rebuilt: Rebuilt) -> list[Cell]:
         text(sum(row.ours is not None for row in rebuilt.rows) or "–"),
         text(f"{rebuilt.runs} of {rebuilt.of}" if rebuilt.of else "–"),
         text(verdicts.count("missing") or "–"),
+        text(duration(rebuilt.seconds) if rebuilt.runs else "–"),
     ]
 
 

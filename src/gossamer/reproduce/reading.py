@@ -14,6 +14,7 @@ from gossamer.reproduce.scales import Place, Reading
 from gossamer.runs import RunFolder, metrics, results, status
 from gossamer.runs.results import AttackOutcome, Evaluation
 from gossamer.sweep.spec import Case
+from gossamer.sweep.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +92,19 @@ def _of_all(place: Place, name: str, store: Path) -> list[Read]:
     return found if len(found) == len(read) else []
 
 
-def seconds_of(case: Case, store: Path) -> float | None:
-    """Return how long a run was trained and evaluated, phases that it shares included; None where it is not there."""
-    run = folder_of(case, store)
+def spent(case: Case, store: Path) -> dict[str, float] | None:
+    """Return the seconds of a run by what took them, its phases and its evaluations; None where it is not there.
+
+    Phases are called by their keys, so that what several runs share is found under one name.
+    """
+    run, name = folder_of(case, store), run_name(case.recipe)
     where = status.read(run)
     if where is None:
         return None
-    return where.seconds_trained + sum(each.seconds for each in _evaluations(run))
+    stored, evaluated = Store(str(store)), sum(each.seconds for each in _evaluations(run))
+    keys = (stored.standing(name) or {}).get("phases", [])
+    phases = {key: record.seconds for key in keys if (record := stored.find(key)) is not None}
+    return {**(phases or {f"training of {name}": where.seconds_trained}), f"evaluation of {name}": evaluated}
 
 
 def _read(seed: int, name: str, place: Place, store: Path) -> Read | None:

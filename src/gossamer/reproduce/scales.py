@@ -168,6 +168,20 @@ def places(entry: Entry, ours: Ours, study: Study) -> list[Place]:
     return [place for part in ours.parts for place in _places(part, ours, cases)]
 
 
+def planned_elsewhere(entry: Entry, scale: Scale) -> list[tuple[Mapping[str, Label], str]]:
+    """Return the places of an entry, and what is measured there, that scales other than this one have runs for."""
+    study, _, which = entry.name.partition("/")
+    others = [load_study(study, other) for other in SCALES if other != scale]
+    found = [each.entries[which] for each in others if each is not None and which in each.entries]
+    return [
+        (point.at, measure)
+        for ours in found
+        for part in ours.parts
+        for point in _points(part)
+        for measure in {**ours.measures, **part.measures}
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Cases:
     """The cases of a study's sweeps, each expanded when it is first asked for."""

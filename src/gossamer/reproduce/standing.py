@@ -1,19 +1,20 @@
 """How do our numbers stand beside the published ones? Place by place, and claim by claim."""
 
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from gossamer.intervals import paired, unpaired
+from gossamer.intervals import paired, sign_flips, unpaired
 from gossamer.recipe.load import run_name
 from gossamer.reproduce.published import At, Claim, Entry
-from gossamer.reproduce.reading import Number, read_number, seconds_of
+from gossamer.reproduce.reading import Number, read_number, spent
 from gossamer.reproduce.scales import Ours, Place, Study, places
 
 Verdict: TypeAlias = Literal[
-    "agrees", "differs", "ours alone", "not comparable", "missing", "quoted", "printed nowhere"
+    "agrees", "differs", "ours alone", "not comparable", "missing", "not at this scale", "quoted", "printed nowhere"
 ]
 Outcomes: TypeAlias = Sequence[Sequence[int]]
 Judged: TypeAlias = Literal["holds", "broken", "undecided", "not judged"]
@@ -47,7 +48,7 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuilt:
-    """An entry with our numbers. runs, of: how many of its runs are there; seconds: theirs, shared phases in each."""
+    """An entry with our numbers. runs, of: how many of its runs are there; spent: their seconds by what took them."""
 
     entry: Entry
     comparable: bool
@@ -57,61 +58,85 @@ class Rebuilt:
     claims: Sequence[Held]
     runs: int
     of: int
-    seconds: float
+    spent: Mapping[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Of training and evaluation, what runs of the entry share counted once."""
+        return sum(self.spent.values())
 
 
-def rebuild(entry: Entry, study: Study | None, ours: Ours | None, store: Path) -> Rebuilt:
-    """Return an entry beside what the runs in a store reached; a run that is not there leaves its places missing."""
+def rebuild(
+    entry: Entry,
+    study: Study | None,
+    ours: Ours | None,
+    store: Path,
+    elsewhere: Sequence[tuple[At, str]] = (),
+) -> Rebuilt:
+    """Return an entry beside what the runs in a store reached; a run that is not there leaves its places missing.
+
+    elsewhere: places, with a measure each, that another scale has runs for: what was printed there is not quoted.
+    """
     found = [] if study is None or ours is None else places(entry, ours, study)
     comparable = study is not None and study.comparable
     numbers = {(_key(place.at), name): read_number(place, name, store) for place in found for name in place.measures}
-    times = {run_name(case.recipe): seconds_of(case, store) for place in found for case in place.runs}
-    done = [seconds for seconds in times.values() if seconds is not None]
+    times = {run_name(case.recipe): spent(case, store) for place in found for case in place.runs}
+    done = [each for each in times.values() if each is not None]
     return Rebuilt(
         entry=entry,
         comparable=comparable,
         note=" ".join(part for part in ((study.note if study else ""), (ours.note if ours else "")) if part),
         missing=ours.missing if ours else "No runs of ours are planned at this scale.",
-        rows=_rows(entry, found, numbers, comparable),
+        rows=_rows(entry, found, numbers, comparable, {(_key(at), measure) for at, measure in elsewhere}),
         claims=[_held(claim, numbers) for claim in entry.claims],
         runs=len(done),
         of=len(times),
-        seconds=sum(done),
+        spent=dict(ChainMap(*done)),
     )
 
 
+def total(rebuilt: Sequence[Rebuilt]) -> float:
+    """Return the seconds of training and evaluation of entries, what they share counted once."""
+    return sum(ChainMap(*(dict(each.spent) for each in rebuilt)).values())
+
+
 def _rows(
-    entry: Entry, found: Sequence[Place], numbers: Mapping[tuple[str, str], Number | None], comparable: bool
+    entry: Entry,
+    found: Sequence[Place],
+    numbers: Mapping[tuple[str, str], Number | None],
+    comparable: bool,
+    elsewhere: Set[tuple[str, str]],
 ) -> list[Row]:
     rows: list[Row] = []
     printed = {_key(cell.at): cell for cell in entry.cells}
     for cell in entry.cells:
         for measure in entry.measures:
-            if measure in cell.values or (_key(cell.at), measure) in numbers:
+            place = (_key(cell.at), measure)
+            if measure in cell.values or place in numbers:
                 published = cell.values.get(measure)
-                planned = (_key(cell.at), measure) in numbers
-                own = numbers.get((_key(cell.at), measure))
-                rows.append(_row(cell.at, measure, published, own, comparable, planned=planned))
+                empty = _empty(published, planned=place in numbers, elsewhere=place in elsewhere)
+                rows.append(_row(cell.at, measure, published, numbers.get(place), comparable, empty))
     for place in found:
         if _key(place.at) not in printed:
             for measure in entry.measures:
                 own = numbers.get((_key(place.at), measure))
                 if (_key(place.at), measure) in numbers:
-                    rows.append(_row(place.at, measure, None, own, comparable, planned=True))
+                    rows.append(_row(place.at, measure, None, own, comparable, "missing"))
     return rows
 
 
-def _row(at: At, measure: str, published: float | None, own: Number | None, comparable: bool, *, planned: bool) -> Row:
+def _empty(published: float | None, *, planned: bool, elsewhere: bool) -> Verdict:
+    """Return what is said of a place that has no number of ours."""
+    if planned:
+        return "missing"
+    if elsewhere:
+        return "not at this scale"
+    return "quoted" if published is not None else "printed nowhere"
+
+
+def _row(at: At, measure: str, published: float | None, own: Number | None, comparable: bool, empty: Verdict) -> Row:
     if own is None:
-        known: Verdict = "quoted" if published is not None else "printed nowhere"
-        return Row(
-            at=at,
-            measure=measure,
-            published=published,
-            ours=None,
-            difference=None,
-            verdict="missing" if planned else known,
-        )
+        return Row(at=at, measure=measure, published=published, ours=None, difference=None, verdict=empty)
     if published is None:
         return Row(at=at, measure=measure, published=None, ours=own, difference=None, verdict="ours alone")
     if not comparable:
@@ -156,16 +181,23 @@ def _judge(at: Number, than: Number) -> tuple[Judged, str]:
 
 def _tested(at: Number, right: Outcomes, than: Number, others: Outcomes) -> tuple[float, str]:
     """Return how sure a difference is, and by which test: on the same samples, or on samples of each one's own."""
-    own, other = list(chain(*right)), list(chain(*others))
     if at.paired and than.paired and _alike(right, others):
-        return paired(own, other).p_value, f"McNemar's exact test over {len(right)} seeds x {at.n} samples"
+        if len(right) == 1:
+            return paired(right[0], others[0]).p_value, f"McNemar's exact test over {at.n} samples"
+        # Networks of several seeds see the same samples, which do not count as others for that.
+        sums = [
+            sum(own) - sum(other)
+            for own, other in zip(zip(*right, strict=True), zip(*others, strict=True), strict=True)
+        ]
+        return sign_flips(sums), f"exact sign-flip test over {at.n} samples, {len(right)} seeds on each"
+    own, other = list(chain(*right)), list(chain(*others))
     p_value = unpaired(own, other).p_value
     assert p_value is not None
     return p_value, f"Fisher's exact test over {len(own)} and {len(other)} samples of all seeds"
 
 
-def _alike(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> bool:
-    return [len(each) for each in one] == [len(each) for each in other]
+def _alike(one: Outcomes, other: Outcomes) -> bool:
+    return len({len(each) for each in (*one, *other)}) == 1 and len(one) == len(other)
 
 
 def _key(at: At) -> str:

@@ -94,14 +94,23 @@ class Work:
         return [name for name in self.waiting if self.done.keys() >= set(self._needs[name])]
 
     def hand_over(self) -> None:
-        """Give the engine as much as it takes of what can begin."""
-        for name in self.ready()[: max(0, self.engine.slots - len(self.running))]:
+        """Give the engine as much as it takes of what can begin; what measures time begins last, and runs alone."""
+        for name in self._next():
             self.waiting.remove(name)
             self._begun[name] = self._begun.get(name, 0) + 1
             try:
                 self.running[name] = self.engine.submit(self.tasks[name])
             except GossamerError as error:
                 self._fail(name, str(error))
+
+    def _next(self) -> Sequence[str]:
+        if any(self.tasks[name].alone for name in self.running if name in self.tasks):
+            return ()
+        ready = self.ready()
+        together = [name for name in ready if not self.tasks[name].alone]
+        if together or self.running:
+            return together[: max(0, self.engine.slots - len(self.running))]
+        return ready[:1]
 
     def collect(self) -> None:
         """See what has ended, and how."""

@@ -75,6 +75,16 @@ class Store:
         record = records.from_json(PhaseRecord, _json(data, name), subject=f"{self.root}, {name}")
         return record if set(states) <= set(record.states) else None
 
+    def standing(self, run: str) -> dict[str, Any] | None:
+        """Return of which `phases` a run is made, and whether it is `done`; None where nobody began it."""
+        name = f"standing/{run}.json"
+        data = self.files.read(name)
+        return None if data is None else _json(data, name)
+
+    def stand(self, run: str, standing: Mapping[str, Any]) -> None:
+        """Write what `standing` reads."""
+        self.files.write(f"standing/{run}.json", json.dumps(standing).encode())
+
     def keys(self) -> list[str]:
         """Return the keys of all phases that someone has begun to store."""
         return self.files.folders("phases")

@@ -31,6 +31,9 @@ from gossamer.training.run import FINAL
 POLL = 2.0
 """Seconds after which one who waits for another looks again."""
 
+TIMED = ("latency",)
+"""Protocols that measure time."""
+
 # What a run's folder holds for itself alone while it is made.
 _PRIVATE = {"checkpoints", "partial", "lock", "last.json"}
 
@@ -63,6 +66,11 @@ class Task:
     def id(self) -> str:
         """What tells tasks apart."""
         return f"{self.kind}-{self.key}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run beside it: it measures time."""
+        return self.asked is not None and self.asked["name"] in TIMED
 
     @property
     def states(self) -> list[str]:
@@ -123,7 +131,7 @@ def is_done(task: Task) -> bool:
     if task.kind == "phase":
         return store.find(task.key, task.states) is not None
     # A run is named after its recipe: of other data, or another version, it is made of other phases.
-    stands = _standing(store, task.key) == {"phases": _phases(task), "done": True}
+    stands = store.standing(task.key) == {"phases": _phases(task), "done": True}
     # What was measured goes with the first run's folder where that is made anew.
     return stands and (task.kind == "run" or store.files.read(_answer(task)) is not None)
 
@@ -231,11 +239,11 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     """
     store, recipe = Store(task.root), validate(task.recipe)
     phases, trackers = list(task.parents), recipe.machine.all_trackers
-    begun = _standing(store, task.key)
+    begun = store.standing(task.key)
     other = begun is not None and begun["phases"] != phases
     if other:
         _discard(folder)
-    _stand(store, task.key, {"phases": phases, "done": False})
+    store.stand(task.key, {"phases": phases, "done": False})
     found = _fetch(store, task, folder)
     if not folder.recipe.exists():
         lines = [line for record in found for line in store.lines(record)]
@@ -252,7 +260,7 @@ def _put_together(task: Task, folder: RunFolder) -> str:
             name = path.relative_to(folder.path)
             if path.is_file() and name.parts[0] not in _PRIVATE:
                 files.put(path, f"runs/{task.key}/{name.as_posix()}")
-    _stand(store, task.key, {"phases": phases, "done": True})
+    store.stand(task.key, {"phases": phases, "done": True})
     return told
 
 
@@ -269,12 +277,12 @@ def _measure(task: Task, folder: RunFolder) -> None:
     records.write(written, record)
     if not isinstance(files, LocalFiles):
         files.put(written, _answer(task))
-    _stand(store, task.key, {"phases": _phases(task), "done": True})
+    store.stand(task.key, {"phases": _phases(task), "done": True})
 
 
 def _check_whole(task: Task, store: Store) -> None:
     for name, phases in task.runs.items():
-        if _standing(store, name) != {"phases": list(phases), "done": True}:
+        if store.standing(name) != {"phases": list(phases), "done": True}:
             raise RunError(
                 task.id, expected="the runs before it", got=f"no such run {name}", remedy="run the sweep again"
             )
@@ -295,16 +303,6 @@ _DOINGS: Mapping[str, Callable[[Task, RunFolder], str | None]] = {
     "run": _put_together,
     "protocol": _measure,
 }
-
-
-def _standing(store: Store, run: str) -> dict[str, Any] | None:
-    """Return of which phases a run is made, and whether it is done; None where nobody began it."""
-    data = store.files.read(f"standing/{run}.json")
-    return None if data is None else json.loads(data)
-
-
-def _stand(store: Store, run: str, standing: Mapping[str, Any]) -> None:
-    store.files.write(f"standing/{run}.json", json.dumps(standing).encode())
 
 
 def _status(found: Sequence[PhaseRecord], lines: Sequence[Mapping[str, Any]]) -> status.Status:
