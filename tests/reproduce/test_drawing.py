@@ -61,7 +61,7 @@ def test_the_overview_counts_verdicts(tmp_path: Path) -> None:
     first = [cell.text for cell in told.tables[0].rows[0]]
     assert first == ["study/table", "1", "–", "–", "1", "4", "4 of 4", "–", "4 min 08 s"]
     # Both entries have the same runs, which count once.
-    assert "All together took 4 min 08 s of training" in told.sentences[1]
+    assert "All of them together took 4 min 08 s of training" in told.sentences[1]
     assert [cell.text for cell in told.tables[0].rows[1]][-3:] == ["0 of 4", "4", "–"]
     twice = overview([stand(tmp_path), stand(tmp_path)], "smoke")
-    assert "All together took 4 min 08 s of training" in twice.sentences[1]
+    assert "All of them together took 4 min 08 s of training" in twice.sentences[1]
