@@ -28,6 +28,7 @@ from gossamer.recipe.load import load_recipe, run_name
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.semantics import semantics, shared
 from gossamer.runs import atomic
+from gossamer.runs.environment import environment
 from method_rows import SCALES, Attack, Row, Scale
 
 AHEAD, WITHIN, BEHIND = "ahead", "within", "behind"
@@ -38,7 +39,7 @@ class Made:
     """What one run reached.
 
     key: of what it was made by; attacked_by: what stood for each of the table's attacks; robust, n: by the table's
-    attack; nonzero: by layer; seconds: of processor time, training alone.
+    attack; nonzero: by layer; seconds: of processor time, training alone; cpu: that took them.
     """
 
     row: Row
@@ -52,6 +53,7 @@ class Made:
     work_ratio: float
     nonzero: Mapping[str, int]
     seconds: float
+    cpu: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as values that JSON has."""
@@ -178,6 +180,7 @@ class Job:
             work_ratio=network["work_ratio"],
             nonzero={layer["name"].removesuffix(".weight"): layer["nonzero"] for layer in network["layers"]},
             seconds=self._seconds(),
+            cpu=environment()["numeric"]["cpu"],
         )
 
     @staticmethod
@@ -283,8 +286,8 @@ def _reached(groups: Mapping[str, Sequence[Made]], scale: Scale) -> record.Table
             f"networks, the dense one for others), under {' and '.join(sizes)}: the difference of means; ahead where "
             "one is more than twice its standard error, over seeds, or over images where one seed is all, and behind "
             "where one falls short by as much. Work ratio: dense multiply-adds by kept ones. Seconds: processor time "
-            "of training, one thread, on whatever machine made the run. Recipes of the digits were settled on seed 0, on these images; the other seeds, "
-            "and CIFAR-10, had no part in it."
+            "of training, one thread, on whatever machine made the run. Recipes of the digits were settled on seed 0, "
+            "on these images; the other seeds, and CIFAR-10, had no part in it."
         ),
         columns=(
             "method",

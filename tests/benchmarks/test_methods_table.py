@@ -77,6 +77,7 @@ def made(name, seed, robust, *controls, under_autoattack=None, why=""):
         work_ratio=10.0,
         nonzero={"conv1": 8, "fc": 2},
         seconds=60.0,
+        cpu="this one",
     )
 
 
