@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from gossamer.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
@@ -94,6 +96,23 @@ def make_function(kind: str, reference: str, signature: str, options: Mapping[st
     """Return the callable that the user's factory makes of the options; signature: as an error tells it."""
     expected = f"a factory that returns {signature}"
     return make_one(kind, reference, options, fits=callable, expected=expected, remedy="return a callable")
+
+
+def named_function(kind: str, name: str, table: Mapping[str, F], signature: str) -> F:
+    """Return the function that a table has under a name, or what a user's "package.module:factory" makes.
+
+    kind: the option of a method that names it, such as "score"; signature: as an error tells it. Raises ConfigError.
+    """
+    if is_reference(name):
+        return cast("F", make_function(kind, name, signature, {}))
+    if name not in table:
+        raise ConfigError(
+            f"method.{kind}",
+            expected=f"one of {', '.join(table)}, or package.module:factory",
+            got=repr(name),
+            remedy="choose one of them",
+        )
+    return table[name]
 
 
 def references(value: object) -> Iterator[str]:

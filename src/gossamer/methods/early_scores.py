@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from gossamer.errors import ConfigError
-from gossamer.plugins import is_reference, make_function
+from gossamer.plugins import named_function
 from gossamer.sparsity import Target, targets
 from gossamer.sparsity.choose import best_of_all
 from gossamer.training.scene import Scene
@@ -86,17 +85,7 @@ EARLY_SCORES: Mapping[str, EarlyScore] = {
 
 def early_score(name: str) -> EarlyScore:
     """Return the score of a name, or what a user's "package.module:factory" makes; raises ConfigError."""
-    if is_reference(name):
-        signature = "score(model, scene, density, batches) -> tensors by layer"
-        return cast("EarlyScore", make_function("score", name, signature, {}))
-    if name not in EARLY_SCORES:
-        raise ConfigError(
-            "method.score",
-            expected=f"one of {', '.join(EARLY_SCORES)}, or package.module:factory",
-            got=repr(name),
-            remedy="choose one of them",
-        )
-    return EARLY_SCORES[name]
+    return named_function("score", name, EARLY_SCORES, "score(model, scene, density, batches) -> tensors by layer")
 
 
 def enough_batches(scene: Scene) -> int:

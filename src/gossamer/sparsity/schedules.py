@@ -1,10 +1,9 @@
 """How does density fall while a network trains? Each schedule is a function of how far it has come."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-from gossamer.errors import ConfigError
-from gossamer.plugins import is_reference, make_function
+from gossamer.plugins import named_function
 from gossamer.sparsity.budgets import check_density
 
 
@@ -41,17 +40,7 @@ DENSITY_SCHEDULES: Mapping[str, DensitySchedule] = {
 
 def density_schedule(name: str) -> DensitySchedule:
     """Return the schedule of a name, or what a user's "package.module:factory" makes; raises ConfigError."""
-    if is_reference(name):
-        signature = "schedule(progress, start, end) -> density"
-        return cast("DensitySchedule", make_function("schedule", name, signature, {}))
-    if name not in DENSITY_SCHEDULES:
-        raise ConfigError(
-            "method.schedule",
-            expected=f"one of {', '.join(DENSITY_SCHEDULES)}, or package.module:factory",
-            got=repr(name),
-            remedy="choose one of them",
-        )
-    return DENSITY_SCHEDULES[name]
+    return named_function("schedule", name, DENSITY_SCHEDULES, "schedule(progress, start, end) -> density")
 
 
 def density_at(name: str, progress: float, *, start: float, end: float) -> float:

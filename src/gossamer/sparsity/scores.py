@@ -1,13 +1,13 @@
 """What a weight is worth by itself: its magnitude, that magnitude within its layer, or nothing but chance."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gossamer.errors import ConfigError
-from gossamer.plugins import is_reference, make_function
+from gossamer.plugins import named_function
 from gossamer.seeding import Draws
 from gossamer.sparsity.targets import Target
 
@@ -42,16 +42,7 @@ SCORES: Mapping[str, Score] = {
 
 def scoring(name: str) -> Score:
     """Return the score of a name, or what a user's "package.module:factory" makes; raises ConfigError."""
-    if is_reference(name):
-        return cast("Score", make_function("score", name, "score(layers, draws) -> tensors by layer", {}))
-    if name not in SCORES:
-        raise ConfigError(
-            "method.score",
-            expected=f"one of {', '.join(SCORES)}, or package.module:factory",
-            got=repr(name),
-            remedy="choose a score from the list",
-        )
-    return SCORES[name]
+    return named_function("score", name, SCORES, "score(layers, draws) -> tensors by layer")
 
 
 def score(name: str, layers: Sequence[Target], draws: Draws) -> dict[str, Tensor]:
