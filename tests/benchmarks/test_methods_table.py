@@ -99,6 +99,14 @@ def test_a_method_is_held_against_its_control_beyond_the_spread(robust, verdict)
     assert list(layers.rows[1]) == ["bcs", 8, 2]
 
 
+def test_two_seeds_are_less_sure_than_five():
+    for seeds, verdict in (((0, 1), "within"), ((0, 1, 0, 1, 0), "ahead")):
+        # Means differ by 0.05: 3.5 standard errors of two seeds, of which there are 2 degrees of freedom, to 4.3.
+        runs = [made("random", place, 0.5 + 0.02 * high) for place, high in enumerate(seeds)]
+        runs += [made("bcs", place, 0.55 + 0.02 * high, "random") for place, high in enumerate(seeds)]
+        assert reached(runs)[0]["bcs"]["verdict"] == verdict
+
+
 def test_one_seed_is_as_sure_as_its_images():
     rows, _ = reached([made("random", 0, 0.5), made("bcs", 0, 0.6, "random")])
     assert rows["bcs"]["verdict"] == "within"  # 0.1 against 2 * sqrt(0.0025 + 0.0024), of 100 images
