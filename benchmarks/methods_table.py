@@ -23,11 +23,9 @@ from typing import Any
 import method_rows
 import record
 from gossamer.intervals import welch
-from gossamer.methods.registry import METHODS
-from gossamer.objectives.registry import OBJECTIVES
+from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import load_recipe, run_name
 from gossamer.recipe.schema import Recipe
-from gossamer.recipe.semantics import semantics, shared
 from gossamer.runs import atomic
 from gossamer.runs.environment import environment
 from method_rows import SCALES, Attack, Row, Scale
@@ -130,9 +128,7 @@ class Job:
     def key(self) -> str:
         """What the run is made by: the recipe, whatever it is called, and the version of all that it computes with."""
         recipe = load_recipe(self.row.recipe, self.settings)
-        parts = (METHODS[recipe.method.name].make, OBJECTIVES[recipe.objective.name].make)
-        versions = [semantics(part.__module__) for part in parts]
-        said = [_said(recipe), versions, sorted(shared().items())]
+        said = [_said(recipe), sorted(versions_of(recipe).items())]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
     @property

@@ -7,6 +7,7 @@ import method_pages
 import method_rows
 import methods_table
 from gossamer.attacks.registry import build
+from gossamer.recipe import identity
 from gossamer.recipe.build import build_data, build_model, build_phases
 from gossamer.recipe.load import load_recipe
 from gossamer.sparsity import targets
@@ -183,7 +184,7 @@ def test_what_a_run_is_made_by_is_its_recipe_and_the_version_of_its_arithmetic(t
     assert job.key == replace(job, row=replace(job.row, name="another name")).key
     assert job.key != replace(job, seed=1).key
     assert job.key != replace(job, row=replace(job.row, settings=("method.penalty=l1",))).key
-    monkeypatch.setattr(methods_table, "semantics", lambda path: 2 if path.endswith(".bcs") else 1)
+    monkeypatch.setattr(identity, "semantics", lambda path: 2 if path.endswith(".bcs") else 1)
     assert job.key != replace(job).key
 
 

@@ -14,7 +14,8 @@ from gossamer.recipe.load import load_recipe
 from gossamer.recipe.protocols import read_question
 from gossamer.sweep import drive as room
 from gossamer.sweep.drive import Work, drive, tasks_of
-from gossamer.sweep.engine import Ended
+from gossamer.sweep.engine import Ended, RefusedError
+from gossamer.sweep.files import StoreError
 from gossamer.sweep.plan import PhaseNode, Plan, ProtocolNode, RunNode
 from gossamer.sweep.tasks import Task
 
@@ -225,6 +226,57 @@ def test_a_phase_that_is_asked_for_more_is_trained_for_all(tmp_path: Path, monke
     assert stored == {"phase-0": (1, 2)}
     assert hands.log == ["phase-0"] * 2
     assert list(work.done) == ["phase-0"]
+
+
+def test_a_full_queue_is_asked_again_when_something_has_ended(tmp_path: Path):
+    hands = Hands(lambda _task, _attempt: DONE, slots=5)
+    taken, refused = hands.submit, []
+
+    def submit(task: Task) -> Any:
+        if hands.running >= 2:
+            refused.append(task.id)
+            raise RefusedError("queue", expected="room", got="2 jobs", remedy="wait")
+        return taken(task)
+
+    hands.submit = submit  # type: ignore[method-assign]
+    outcome = drive(graph([()] * 6), str(tmp_path), hands, attempts=1, tell=told)
+    assert outcome.complete
+    assert (len(hands.log), hands.most) == (12, 2)
+    assert len(refused) <= 12
+
+
+def test_a_queue_that_takes_nothing_at_all_fails_the_task(tmp_path: Path):
+    hands = Hands(lambda _task, _attempt: DONE)
+
+    def submit(task: Task) -> Any:
+        raise RefusedError("queue", expected="room", got="no account", remedy="ask for one")
+
+    hands.submit = submit  # type: ignore[method-assign]
+    outcome = drive(graph([(), ()]), str(tmp_path), hands, tell=told)
+    assert sorted(outcome.failed) == ["phase-0", "phase-1"]
+    assert "no account" in outcome.failed["phase-0"]
+
+
+def test_a_store_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def is_done(task: Task) -> bool:
+        asked.append(task.id)
+        if task.kind == "phase" and asked.count(task.id) == 2:
+            raise StoreError("s3://bucket", expected="an answer", got="a timeout", remedy="wait")
+        return task.id in STORED
+
+    monkeypatch.setattr(room, "is_done", is_done)
+    assert drive(graph([()]), str(tmp_path), Hands(lambda _task, _attempt: DONE), tell=told).complete
+
+
+def test_runs_are_put_together_before_other_phases_begin(tmp_path: Path):
+    hands = Hands(lambda _task, _attempt: DONE, slots=1)
+    assert drive(graph([(), (0,), (), (2,)]), str(tmp_path), hands, tell=told).complete
+    assert hands.log == [
+        *("phase-0", "run-r0", "phase-1", "run-r1"),
+        *("phase-2", "run-r2", "phase-3", "run-r3"),
+    ]
 
 
 def test_no_attempts_are_refused(tmp_path: Path):

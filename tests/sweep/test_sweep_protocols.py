@@ -91,8 +91,7 @@ def test_a_measurement_is_made_once_and_lies_with_its_first_run(store: Path, mon
     transfer = asked({**TRANSFER, "sources": [asked({"name": "weights"}, one).runs[0]]}, one, other)
     graph = planned(transfer)
     task = protocol_task(graph.protocols[0], str(store))
-    write_task(task, store / "task.json")
-    assert read_task(store / "task.json") == task
+    assert read_task(write_task(task, store)) == task
     assert not is_done(task)
     assert perform(task) == "done"
     assert is_done(task)

@@ -10,10 +10,12 @@ import pytest
 from small_sweeps import small
 
 from gossamer.errors import ConfigError
+from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import run_name
 from gossamer.recipe.train import train
 from gossamer.sweep.results import Results, read_results
 from gossamer.sweep.spec import expand, load_sweep
+from gossamer.sweep.store import Store
 
 SWEEP: dict[str, Any] = {
     "base": small(
@@ -61,6 +63,18 @@ def test_attacks_of_one_name_and_other_parameters_have_columns_of_their_own(tmp_
     one, seven = "pgd linf:0.15 steps=1", "pgd linf:0.15 steps=7"
     assert (row[f"{one}, n"], row[f"{seven}, n"]) == (50, 20)
     assert not any(name.startswith("pgd linf:0.15") and "steps" not in name for name in row)
+
+
+def test_a_run_of_another_version_is_as_one_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sweep = {**SWEEP, "axes": {"seed": {"seeds": 1}}}
+    (case,) = expand(load_sweep(sweep))
+    name = run_name(case.recipe)
+    train(case.recipe, out=tmp_path / "runs" / name)
+    store = Store(str(tmp_path))
+    for versions, there in ((versions_of(case.recipe), True), ({"gossamer.methods.random": 0}, False)):
+        store.stand(name, {"made_of": [], "versions": versions, "done": True})
+        (row,) = read_results(sweep, tmp_path)
+        assert (row["done"], "clean" in row) == (there, there)
 
 
 def test_tables_go_to_other_tools(table: Results, tmp_path: Path):

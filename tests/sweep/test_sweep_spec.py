@@ -70,6 +70,21 @@ def test_a_field_may_be_gone_with_its_section():
     assert (dense.recipe.method.options, random.recipe.method.options) == ({}, {"density": 0.5})
 
 
+BETAS = {"beta": {"field": "objective.beta", "values": [1.0, 3.0]}}
+LOSSES = {"loss": {"list": {"trades": {"objective": {"name": "trades"}}, "mart": {"objective": {"name": "mart"}}}}}
+
+
+@pytest.mark.parametrize("first", [{"axes": BETAS}, {"set": {"objective.beta": 1.0}}])
+def test_a_field_that_a_later_section_would_take_is_not_lost(first: dict[str, Any]):
+    sweep = {"base": "dense/digits-trades", **first, "axes": {**first.get("axes", {}), **LOSSES}}
+    with pytest.raises(
+        ConfigError, match=r"objective\.beta to be 1\.0, got nothing: a later axis replaces its section"
+    ):
+        expand(load_sweep(sweep))
+    turned = expand(load_sweep({"base": "dense/digits-trades", "axes": {**LOSSES, **BETAS}}))
+    assert [case.recipe.objective.options["beta"] for case in turned] == [1.0, 3.0, 1.0, 3.0]
+
+
 def test_what_is_set_holds_for_all_and_axes_come_after():
     cases = expand(sweep({"density": DENSITY}, set={"training.epochs": 7, "method.density": 0.9}))
     assert [(case.recipe.training.epochs, case.recipe.method.options["density"]) for case in cases] == [
@@ -164,7 +179,7 @@ def test_a_file_stands_beside_its_base(tmp_path: Path):
         (
             {"a": {"seeds": 2}, "b": {"list": {"x": {"seed": 1}}}},
             {},
-            "axis a: expected seed to be 0, as the point 0 says, got 1, set by a later axis; let one axis alone",
+            "axis a, point 0: expected seed to be 0, got 1, set by a later axis; let one axis alone move seed",
         ),
         ({"a": {"feild": "seed"}}, {}, "did you mean field"),
         ({"a": {"field": "training..epochs", "values": [1]}}, {}, "field.subfield"),

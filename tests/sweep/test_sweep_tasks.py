@@ -266,6 +266,19 @@ def test_a_run_of_other_phases_is_made_anew(tmp_path: Path, monkeypatch: pytest.
     assert not is_done(run_task(before, str(tmp_path)))
 
 
+def test_a_run_is_evaluated_anew_on_other_test_images(tmp_path: Path):
+    graph = planned(seed={"seeds": 1})
+    done_all(graph, tmp_path)
+    (run,) = graph.runs
+    other = run_task(replace(run, images="of a test image that moved"), str(tmp_path))
+    assert is_done(run_task(run, str(tmp_path)))
+    assert not is_done(other)
+    (tmp_path / "runs" / run.name / "results" / "stale.json").write_text("{}")
+    assert perform(other) == "done"
+    assert is_done(other)
+    assert not (tmp_path / "runs" / run.name / "results" / "stale.json").exists()
+
+
 def test_a_machine_that_would_train_something_else_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     task = phase_task(next(iter(planned().phases.values())), str(tmp_path))
     monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {"gossamer.data.augment": 2})
@@ -299,8 +312,10 @@ def test_tasks_survive_being_written_down(tmp_path: Path):
 
     graph = planned()
     for task in [phase_task(node, "root", tmp_path) for node in graph.phases.values()]:
-        write_task(task, tmp_path / "task.json")
-        read = read_task(tmp_path / "task.json")
+        path = write_task(task, tmp_path)
+        read = read_task(path)
+        # Two drivers may ask the same task for other epochs: neither reads the other's file.
+        assert write_task(task, tmp_path) != path
         assert (read.id, read.parents, read.publish, read.data_dir) == (
             task.id,
             task.parents,

@@ -9,12 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from gossamer.data import DataSet
+from gossamer.methods.registry import METHODS
 from gossamer.models.registry import MODELS
+from gossamer.objectives.registry import OBJECTIVES
 from gossamer.plugins import is_reference
 from gossamer.recipe.build import Parts, build_model, model_options
 from gossamer.recipe.description import Plain, describe
 from gossamer.recipe.schema import Recipe
-from gossamer.recipe.semantics import shared
+from gossamer.recipe.semantics import semantics, shared
 from gossamer.training.phases import Phase
 
 _DIGITS = 24
@@ -48,6 +50,16 @@ def phase_keys(
         }
         keys.append(_digest({**common, "phase": said, "parents": list[Plain](keys)}))
     return keys
+
+
+def versions_of(recipe: Recipe) -> dict[str, int]:
+    """Return the versions of the arithmetic that a recipe names: its method's, its objective's, and all that is shared.
+
+    Told without any data, so that what was made before can be held against what would be made now.
+    """
+    method, objective = METHODS.get(recipe.method.name), OBJECTIVES.get(recipe.objective.name)
+    named = [entry.make.__module__ for entry in (method, objective) if entry is not None]
+    return {**shared(), **{module: semantics(module) for module in named}}
 
 
 def _network(recipe: Recipe, train: DataSet) -> Plain:

@@ -8,7 +8,10 @@ from statistics import stdev
 from typing import Any
 
 from gossamer.intervals import wilson
+from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
+from gossamer.recipe.schema import Recipe
+from gossamer.recipe.train import result_name
 from gossamer.reproduce.measured import PERCENT, Read, Seen, read_measured
 from gossamer.reproduce.scales import Place, Reading
 from gossamer.runs import RunFolder, metrics, results, status
@@ -98,37 +101,38 @@ def spent(case: Case, store: Path) -> dict[str, float] | None:
     Phases are called by their keys, so that what several runs share is found under one name.
     """
     run, name = folder_of(case, store), run_name(case.recipe)
-    where = status.read(run)
-    if where is None:
+    where, standing = status.read(run), Store(str(store)).standing(name)
+    if where is None or (standing is not None and not standing["done"]):
         return None
-    stored, evaluated = Store(str(store)), sum(each.seconds for each in _evaluations(run))
-    keys = (stored.standing(name) or {}).get("phases", [])
+    stored, evaluated = Store(str(store)), sum(each.seconds for each in _evaluations(run, case.recipe))
+    keys = (standing or {}).get("made_of", [])
     phases = {key: record.seconds for key in keys if (record := stored.find(key)) is not None}
     return {**(phases or {f"training of {name}": where.seconds_trained}), f"evaluation of {name}": evaluated}
 
 
 def _read(seed: int, name: str, place: Place, store: Path) -> Read | None:
     reading = place.measures[name]
+    recipe = place.cases[seed].recipe
     run = folder_of(place.cases[seed], store)
-    if not run.result("network").exists():
+    if not run.result("network").exists() or not Store(str(store)).is_current(recipe):
         return None
     if reading.protocol is not None:
         beside = [run_name(case.recipe) for case in place.beside[seed]]
-        seen = Seen(run=run_name(place.cases[seed].recipe), beside=beside, layers=place.layers)
+        seen = Seen(run=run_name(recipe), beside=beside, layers=place.layers)
         record = place.measurements[name][seed].record(store)
         return read_measured(record, reading.protocol.name, seen, reading.pick)
     if reading.attack is not None:
-        return _under(run, reading)
+        return _under(_evaluations(run, recipe), reading)
     if reading.metric is not None:
         return _logged(run, reading.metric, place.epoch, PERCENT if reading.percent else 1.0)
     if reading.of == "times":
         return _times(run, [folder_of(case, store) for case in place.beside[seed]])
-    return _of(run, str(reading.of), place.layers)
+    return _of(run, recipe, str(reading.of), place.layers)
 
 
-def _of(run: RunFolder, what: str, layers: Sequence[str]) -> Read | None:
+def _of(run: RunFolder, recipe: Recipe, what: str, layers: Sequence[str]) -> Read | None:
     if what == "clean":
-        most = max(_evaluations(run), key=lambda each: each.n, default=None)
+        most = max(_evaluations(run, recipe), key=lambda each: each.n, default=None)
         return None if most is None else Read(value=PERCENT * most.clean_accuracy, right=most.samples.clean_correct)
     value = _counted(run, what, layers)
     return None if value is None else Read(value=value)
@@ -142,14 +146,14 @@ def _times(run: RunFolder, beside: Sequence[RunFolder]) -> Read | None:
     return Read(value=results.read_network(run).totals.nonzero / kept) if kept else None
 
 
-def _under(run: RunFolder, reading: Reading) -> Read | None:
+def _under(evaluations: Sequence[Evaluation], reading: Reading) -> Read | None:
     """Return the accuracy under an attack; of several evaluations, that of most samples counts.
 
     After a stage before the last, which samples are left is not recorded.
     """
     alike = [
         outcome
-        for evaluation in _evaluations(run)
+        for evaluation in evaluations
         for outcome in evaluation.attacks
         if _is_asked(outcome, reading.attack, reading.parameters)
     ]
@@ -195,6 +199,12 @@ def _counted(run: RunFolder, what: str, layers: Sequence[str]) -> float | None:
     return counted[what]
 
 
-def _evaluations(run: RunFolder) -> list[Evaluation]:
-    found = [results.read_evaluation(path) for path in results.evaluation_files(run)]
-    return [each for each in found if each.dataset.part == "test"]
+def _evaluations(run: RunFolder, recipe: Recipe) -> list[Evaluation]:
+    """Return the evaluations on test images that a recipe asks for, where any is there; else all of the run's.
+
+    Whoever evaluates the run once more, at other radii say, changes no number of a table by that.
+    """
+    paths = results.evaluation_files(run)
+    asked = {run.result(result_name(spec, build_threat(recipe))) for spec in recipe.evaluation}
+    own = [path for path in paths if path in asked] or paths
+    return [each for path in own if (each := results.read_evaluation(path)).dataset.part == "test"]

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from gossamer.errors import ConfigError, GossamerError
 from gossamer.recipe.tracked import check_trackers
-from gossamer.sweep.engine import Ended, Engine, Handle
+from gossamer.sweep.engine import Ended, Engine, Handle, RefusedError
+from gossamer.sweep.files import StoreError
 from gossamer.sweep.plan import Plan
 from gossamer.sweep.tasks import Task, is_done, phase_task, protocol_task, run_task
 
@@ -53,6 +54,7 @@ class Work:
     _needs: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     _begun: dict[str, int] = field(default_factory=dict[str, int])
     _changed: set[str] = field(default_factory=set[str])
+    _full: int | None = None
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -100,14 +102,27 @@ class Work:
             self._begun[name] = self._begun.get(name, 0) + 1
             try:
                 self.running[name] = self.engine.submit(self.tasks[name])
+            except RefusedError as error:
+                self._begun[name] -= 1
+                if not self.running:
+                    self._fail(name, str(error))
+                    continue
+                self.waiting.insert(0, name)
+                self._full = len(self.running)
+                return
             except GossamerError as error:
                 self._fail(name, str(error))
 
     def _next(self) -> Sequence[str]:
         if any(self.tasks[name].alone for name in self.running if name in self.tasks):
             return ()
+        if self._full is not None and len(self.running) >= self._full:
+            return ()
+        self._full = None
         ready = self.ready()
         together = [name for name in ready if not self.tasks[name].alone]
+        # What ends runs comes first: a sweep that is cut short has results, not states alone.
+        together.sort(key=lambda name: (self.tasks[name].kind == "phase", -self.tasks[name].index))
         if together or self.running:
             return together[: max(0, self.engine.slots - len(self.running))]
         return ready[:1]
@@ -132,7 +147,11 @@ class Work:
             self._place(self.tasks[name])
 
     def _settle(self, name: str, ended: Ended) -> None:
-        if ended.ok and not is_done(self.tasks[name]):
+        try:
+            nowhere = ended.ok and not is_done(self.tasks[name])
+        except StoreError as error:
+            nowhere, ended = False, Ended(ok=False, message=str(error), again=True)
+        if nowhere:
             ended = Ended(ok=False, message=f"it ended, and nothing of it is in {self.tasks[name].root}: {LOST}")
         if ended.ok:
             self.done[name] = None

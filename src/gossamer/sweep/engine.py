@@ -4,7 +4,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Protocol
 
-from gossamer.errors import GossamerError
+from gossamer.errors import GossamerError, RunError
+from gossamer.sweep.files import StoreError
 from gossamer.sweep.tasks import Task, perform
 from gossamer.training.interruption import Interrupted
 
@@ -16,6 +17,10 @@ class Ended:
     ok: bool
     message: str
     again: bool = False
+
+
+class RefusedError(RunError):
+    """A task that was not taken now, and may be later: a queue is full, say."""
 
 
 class Handle(Protocol):
@@ -39,7 +44,7 @@ class Engine(Protocol):
         ...
 
     def submit(self, task: Task) -> Handle:
-        """Hand a task over; raises RunError where it is not taken."""
+        """Hand a task over; raises RefusedError where it is not taken now, RunError where it never is."""
         ...
 
     def stop(self) -> None:
@@ -52,6 +57,8 @@ def attempt(task: Task) -> Ended:
     try:
         return Ended(ok=True, message=perform(task))
     except Interrupted as error:
+        return Ended(ok=False, message=str(error), again=True)
+    except StoreError as error:
         return Ended(ok=False, message=str(error), again=True)
     except GossamerError as error:
         return Ended(ok=False, message=str(error))

@@ -88,6 +88,10 @@ class LocalFiles:
         shutil.rmtree(self.root / name, ignore_errors=True)
 
 
+class StoreError(RunError):
+    """A store elsewhere that did not answer, or refused; it may answer later."""
+
+
 @dataclass(frozen=True)
 class RemoteFiles:
     """Files under a URL."""
@@ -116,23 +120,28 @@ class RemoteFiles:
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, None where there is none."""
-        try:
-            return self._system.cat_file(self._at(name))
-        except FileNotFoundError:
-            return None
+        path = self._at(name)
+        with self._refusals_told(path, "read"):
+            try:
+                return self._system.cat_file(path)
+            except FileNotFoundError:
+                return None
 
     def folders(self, name: str) -> list[str]:
         """Return the names of the folders within a folder."""
-        try:
-            found: list[dict[str, Any]] = self._system.ls(self._at(name), detail=True)
-        except FileNotFoundError:
-            return []
+        path = self._at(name)
+        with self._refusals_told(path, "read"):
+            try:
+                found: list[dict[str, Any]] = self._system.ls(path, detail=True)
+            except FileNotFoundError:
+                return []
         return sorted(posixpath.basename(each["name"].rstrip("/")) for each in found if each["type"] == "directory")
 
     def remove(self, name: str) -> None:
         """Remove a folder and all in it, where there is one."""
-        with contextlib.suppress(FileNotFoundError):
-            self._system.rm(self._at(name), recursive=True)
+        path = self._at(name)
+        with self._refusals_told(path, "removal"), contextlib.suppress(FileNotFoundError):
+            self._system.rm(path, recursive=True)
 
     def _pipe(self, path: str, data: bytes) -> None:
         with self._refusals_told(path):
@@ -140,12 +149,15 @@ class RemoteFiles:
             self._system.pipe_file(path, data)
 
     @contextlib.contextmanager
-    def _refusals_told(self, path: str) -> Generator[None]:
+    def _refusals_told(self, path: str, what: str = "write") -> Generator[None]:
         try:
             yield
         except OSError as error:
-            raise RunError(
-                path, expected="a store that takes the write", got=str(error), remedy="mend the cause, and run it again"
+            raise StoreError(
+                path,
+                expected=f"a store that takes the {what}",
+                got=str(error),
+                remedy="mend the cause, and run it again",
             ) from error
 
     @functools.cached_property

@@ -42,8 +42,7 @@ class LocalEngine:
         """Start a process for a task, in the slot that is free."""
         self._running = {name: each for name, each in self._running.items() if each.process.poll() is None}
         slot = min(set(range(self.slots)) - {each.slot for each in self._running.values()})
-        path, log = self.folder / f"{task.id}.json", self.folder / f"{task.id}.log"
-        write_task(task, path)
+        path, log = write_task(task, self.folder), self.folder / f"{task.id}.log"
         with atomic.refusals_told(log), log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gossamer.sweep.work", str(path)],
@@ -54,7 +53,7 @@ class LocalEngine:
                 # A Ctrl-C at the terminal reaches the driver alone, which asks its workers to end.
                 start_new_session=True,
             )
-        self._running[task.id] = started = _Process(process=process, log=log, slot=slot)
+        self._running[task.id] = started = _Process(process=process, task=path, log=log, slot=slot)
         return started
 
     def stop(self) -> None:
@@ -79,6 +78,7 @@ class LocalEngine:
 @dataclass(frozen=True, kw_only=True)
 class _Process:
     process: "subprocess.Popen[bytes]"
+    task: Path
     log: Path
     slot: int
 
@@ -87,6 +87,7 @@ class _Process:
         code = self.process.poll()
         if code is None:
             return None
+        self.task.unlink(missing_ok=True)
         told = self.log.read_text(encoding="utf-8", errors="replace")[-_TOLD:].strip().splitlines()
         last = told[-1] if told else "it said nothing"
         if code == 0:

@@ -1,5 +1,7 @@
 """What is there to do? The graph of a sweep: distinct phases, each trained once, and the runs that end in them."""
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +10,7 @@ from pathlib import Path
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError
 from gossamer.recipe.build import Parts, build_data, check
+from gossamer.recipe.description import describe
 from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import run_name
 from gossamer.recipe.protocols import Question
@@ -16,6 +19,8 @@ from gossamer.recipe.start import started_phases
 from gossamer.recipe.unlabelled import open_source
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.spec import Case, Label
+
+_DIGITS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +43,26 @@ class PhaseNode:
 
 @dataclass(frozen=True, kw_only=True)
 class RunNode:
-    """A run: its recipe, the keys of its phases in order, and the labels of the cases that it is."""
+    """A run: its recipe, the keys of its phases in order, and the labels of the cases that it is.
+
+    images: what identifies those that it is evaluated on, which no phase may have seen.
+    """
 
     name: str
     recipe: Recipe
     phases: tuple[str, ...]
     labels: tuple[Mapping[str, Label], ...]
+    images: str = ""
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """All that what the run reaches depends on."""
+        return (*self.phases, self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolNode:
-    """A measurement of several runs. runs: by name and in order, the keys of the phases of each."""
+    """A measurement of several runs. runs: by name and in order, what each is made of."""
 
     name: str
     question: Question
@@ -80,6 +94,7 @@ class Readings:
 
     parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
     unlabelled: dict[str, Mapping[str, str] | None] = field(default_factory=dict[str, Mapping[str, str] | None])
+    images: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -112,7 +127,7 @@ def plan(
             ) from error
     protocols = {
         each.name: ProtocolNode(
-            name=each.name, question=each.question, runs={name: found.runs[name].phases for name in each.runs}
+            name=each.name, question=each.question, runs={name: found.runs[name].made_of for name in each.runs}
         )
         for each in measurements
     }
@@ -141,7 +156,9 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
             publish=tuple(sorted({*phase.publish, *(() if before is None else before.publish)})),
             used_by=1 + (0 if before is None else before.used_by),
         )
-    found.runs[name] = RunNode(name=name, recipe=recipe, phases=tuple(keys), labels=(case.labels,))
+    found.runs[name] = RunNode(
+        name=name, recipe=recipe, phases=tuple(keys), labels=(case.labels,), images=_images(found.read, recipe, parts)
+    )
 
 
 def _parts(read: Readings, recipe: Recipe, data_dir: Path | None) -> Parts:
@@ -150,6 +167,15 @@ def _parts(read: Readings, recipe: Recipe, data_dir: Path | None) -> Parts:
     if asked not in read.parts:
         read.parts[asked] = build_data(recipe, data_dir)
     return read.parts[asked]
+
+
+def _images(read: Readings, recipe: Recipe, parts: Parts) -> str:
+    """Return what identifies the images that a recipe is evaluated on, found once for all that ask for the same."""
+    asked = recipe.data.model_dump_json()
+    if asked not in read.images:
+        judged = {"test": describe(parts.test), "held_out": describe(parts.held_out)}
+        read.images[asked] = hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return read.images[asked]
 
 
 def _unlabelled(read: Readings, recipe: Recipe, train: DataSet, data_dir: Path | None) -> Mapping[str, str] | None:

@@ -19,6 +19,7 @@ from gossamer.recipe.train import result_name
 from gossamer.runs import RunFolder, atomic, results
 from gossamer.runs.results import AttackOutcome
 from gossamer.sweep.spec import Case, Label, Sweep, expand, load_sweep
+from gossamer.sweep.store import Store
 
 Cell: TypeAlias = Label
 MEASURES = ("done", "measured density", "nonzero", "work ratio", "clean", "n")
@@ -84,7 +85,8 @@ class Results:
 def read_results(sweep: Sweep | Path | str | Mapping[str, Any], store: Path | str | None = None) -> Results:
     """Return what the runs of a sweep reached, a row a case; cases whose run is not there have `done` False.
 
-    store: the folder they lie in, by default sweeps/NAME. Robust accuracies are columns named after attack and threat,
+    store: the folder they lie in, by default sweeps/NAME; a run of another version of the arithmetic is as one that is
+    not there. Robust accuracies are columns named after attack and threat,
     as pgd-50-10 linf:8/255, with the number of their samples behind them; of several, that of most samples counts.
     Attacks of one name whose parameters differ are columns of their own: pgd linf:8/255 steps=20.
     Raises ConfigError and RunError.
@@ -99,17 +101,19 @@ def read_results(sweep: Sweep | Path | str | Mapping[str, Any], store: Path | st
         raise ConfigError(
             "axes", expected="other names than what is measured", got=", ".join(taken), remedy="rename them"
         )
-    found = [_read(case, RunFolder(runs / run_name(case.recipe))) for case in expand(asked)]
+    held = Store(root)
+    found = [_read(case, RunFolder(runs / run_name(case.recipe)), held) for case in expand(asked)]
     names = _columns([outcome for _, outcomes in found for outcome in outcomes])
     rows = [_attacked(row, outcomes, names) for row, outcomes in found]
     measured = list(dict.fromkeys(name for row in rows for name in row if name not in (*axes, *MEASURES)))
     return Results(axes=axes, columns=[*axes, *MEASURES, *measured], rows=rows)
 
 
-def _read(case: Case, run: RunFolder) -> tuple[dict[str, Cell], list[AttackOutcome]]:
+def _read(case: Case, run: RunFolder, held: Store) -> tuple[dict[str, Cell], list[AttackOutcome]]:
     """Return what a run reached but for its attacks, and what each of them left standing."""
-    row: dict[str, Cell] = {**case.labels, "done": _is_done(case.recipe, run)}
-    if not run.result("network").exists():
+    current = held.is_current(case.recipe)
+    row: dict[str, Cell] = {**case.labels, "done": current and _is_done(case.recipe, run)}
+    if not current or not run.result("network").exists():
         return row, []
     network = atomic.read_json(run.result("network"))
     row |= {"work ratio": network["work_ratio"]}

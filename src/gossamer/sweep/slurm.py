@@ -7,7 +7,7 @@ from typing import Any
 
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
-from gossamer.sweep.engine import Ended
+from gossamer.sweep.engine import Ended, RefusedError
 from gossamer.sweep.tasks import Task
 from gossamer.sweep.work import FAILED, main, write_task
 
@@ -45,10 +45,16 @@ class SlurmEngine:
             ) from error
 
     def submit(self, task: Task) -> "_Job":
-        """Submit a job for a task."""
-        path = self.folder / f"{task.id}.json"
-        write_task(task, path)
-        job = self._executor.submit(main, [str(path)])
+        """Submit a job for a task; raises RefusedError where the cluster takes no more now."""
+        path = write_task(task, self.folder)
+        try:
+            job = self._executor.submit(main, [str(path)])
+        # Whatever sbatch says, submitit raises errors of its own for it.
+        except Exception as error:
+            path.unlink(missing_ok=True)
+            raise RefusedError(
+                "--engine slurm", expected="a cluster that takes the job", got=_first(error), remedy="see its queue"
+            ) from error
         self._jobs.append(job)
         return _Job(job=job)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, cast
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
 from gossamer.errors import ConfigError
+from gossamer.recipe.build import check
 from gossamer.recipe.load import config_error, merged, read_fields, read_values, validate, with_field
 from gossamer.recipe.schema import Recipe, Section
 
@@ -160,7 +161,12 @@ def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Lab
     for fields in moved:
         for field, value in fields.items():
             values = values if field == _RECIPE else set_field(values, field, value)
-    _check_moved(sweep, labels, moved, values)
+    for (axis, label), fields in zip(labels.items(), moved, strict=True):
+        _check_kept(f"{sweep.name}, axis {axis}, point {label}", fields, values)
+    # An axis may move what is set for all; it may not take it away unseen.
+    _check_kept(
+        f"{sweep.name}, set", {field: value for field, value in sweep.set.items() if _at(values, field) is None}, values
+    )
     try:
         return Case(labels=labels, recipe=validate(values))
     except ConfigError as error:
@@ -170,23 +176,32 @@ def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Lab
         ) from error
 
 
-def _check_moved(sweep: Sweep, labels: Mapping[str, Label], moved: Sequence[Fields], values: Mapping[str, Any]) -> None:
-    """Refuse a point whose value a later axis moves again: its label would say what the recipe is not.
+def _check_kept(where: str, fields: Fields, values: Mapping[str, Any]) -> None:
+    """Refuse what a later axis takes back: a label would say what the recipe is not.
 
-    A field may be gone with its section: a dense network on an axis of methods has no density.
+    A field may be gone with its section where what came in its place has no such field: a dense network has no density.
     """
-    for (axis, label), fields in zip(labels.items(), moved, strict=True):
-        for field, value in fields.items():
-            if isinstance(value, Mapping) or value is None or field == _RECIPE:
-                continue
-            found = _at(values, field)
-            if found not in (None, value):
-                raise ConfigError(
-                    f"{sweep.name}: axis {axis}",
-                    expected=f"{field} to be {value!r}, as the point {label} says",
-                    got=f"{found!r}, set by a later axis",
-                    remedy=f"let one axis alone move {field}",
-                )
+    for field, value in fields.items():
+        if isinstance(value, Mapping) or value is None or field == _RECIPE:
+            continue
+        found = _at(values, field)
+        if found == value or (found is None and not _takes(values, field, value)):
+            continue
+        raise ConfigError(
+            where,
+            expected=f"{field} to be {value!r}",
+            got="nothing: a later axis replaces its section" if found is None else f"{found!r}, set by a later axis",
+            remedy=f"let one axis alone move {field}, and put it after the axes that replace its section",
+        )
+
+
+def _takes(values: Mapping[str, Any], field: str, value: object) -> bool:
+    """Tell whether a recipe would be one with a field set too."""
+    try:
+        check(validate(with_field(values, field, value)))
+    except ConfigError:
+        return False
+    return True
 
 
 def _at(values: Mapping[str, Any], field: str) -> object:

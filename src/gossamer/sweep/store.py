@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gossamer.errors import RunError
+from gossamer.recipe.identity import versions_of
+from gossamer.recipe.load import run_name
+from gossamer.recipe.schema import Recipe
 from gossamer.runs import RunFolder, atomic, metrics, records
 from gossamer.sweep.files import Files, files_at
 
@@ -76,10 +79,18 @@ class Store:
         return record if set(states) <= set(record.states) else None
 
     def standing(self, run: str) -> dict[str, Any] | None:
-        """Return of which `phases` a run is made, and whether it is `done`; None where nobody began it."""
+        """Return what a run is `made_of`, by which `versions`, and whether it is `done`; None where nobody began it."""
         name = f"standing/{run}.json"
         data = self.files.read(name)
         return None if data is None else _json(data, name)
+
+    def is_current(self, recipe: Recipe) -> bool:
+        """Tell whether the run of a recipe was made by the versions that would make it now.
+
+        Also where no sweep made it, as in a folder that holds copies.
+        """
+        standing = self.standing(run_name(recipe))
+        return standing is None or standing.get("versions") == versions_of(recipe)
 
     def stand(self, run: str, standing: Mapping[str, Any]) -> None:
         """Write what `standing` reads."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gossamer.errors import RunError
+from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import load_recipe, validate
 from gossamer.recipe.open import open_run
 from gossamer.recipe.protocols import ask, read_question
@@ -45,7 +46,8 @@ class Task:
     kind: train the phase of key `key`, put the run of name `key` together, or put a question to runs. recipe: its
     values; index, phase: of its phases the last one that is needed, and that one's name; parents: the keys of those
     before it, or of all phases of a run; publish: epochs whose states are asked for; root: of the store. asked: the
-    values of the question; runs: that it is put to, by name the keys of the phases of each.
+    values of the question; runs: that it is put to, by name what each is made of; images: of a run, what identifies
+    those that it is evaluated on.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -61,6 +63,7 @@ class Task:
     data_dir: str | None
     asked: Mapping[str, Any] | None = None
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    images: str = ""
 
     @property
     def id(self) -> str:
@@ -105,6 +108,7 @@ def run_task(node: RunNode, root: str, data_dir: Path | None = None) -> Task:
         publish=(),
         root=root,
         data_dir=None if data_dir is None else str(data_dir),
+        images=node.images,
     )
 
 
@@ -130,8 +134,8 @@ def is_done(task: Task) -> bool:
     store = Store(task.root)
     if task.kind == "phase":
         return store.find(task.key, task.states) is not None
-    # A run is named after its recipe: of other data, or another version, it is made of other phases.
-    stands = store.standing(task.key) == {"phases": _phases(task), "done": True}
+    # A run is named after its recipe: of other data, or another version, it is made of other things.
+    stands = _stands(store, task.key, _made_of(task))
     # What was measured goes with the first run's folder where that is made anew.
     return stands and (task.kind == "run" or store.files.read(_answer(task)) is not None)
 
@@ -142,11 +146,17 @@ def _answer(task: Task) -> str:
     return f"runs/{first}/{record_of(RunFolder(Path(first)), task.key).relative_to(first).as_posix()}"
 
 
-def _phases(task: Task) -> list[str] | dict[str, list[str]]:
-    """Return of which phases a run, or each run that is measured, is made."""
+def _made_of(task: Task) -> list[str] | dict[str, list[str]]:
+    """Return what a run, or each run that is measured, is made of."""
     if task.kind == "run":
-        return list(task.parents)
-    return {name: list(phases) for name, phases in task.runs.items()}
+        return [*task.parents, task.images]
+    return {name: list(made_of) for name, made_of in task.runs.items()}
+
+
+def _stands(store: Store, name: str, made_of: object) -> bool:
+    """Tell whether a run, or a measurement, is done and made of these things."""
+    standing = store.standing(name)
+    return standing is not None and standing["done"] and standing.get("made_of") == made_of
 
 
 def perform(task: Task) -> str:
@@ -238,12 +248,13 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     Returns which of these do not hold it, where there are any.
     """
     store, recipe = Store(task.root), validate(task.recipe)
-    phases, trackers = list(task.parents), recipe.machine.all_trackers
+    trackers = recipe.machine.all_trackers
+    standing = {"made_of": _made_of(task), "versions": versions_of(recipe)}
     begun = store.standing(task.key)
-    other = begun is not None and begun["phases"] != phases
+    other = begun is not None and begun.get("made_of") != standing["made_of"]
     if other:
         _discard(folder)
-    store.stand(task.key, {"phases": phases, "done": False})
+    store.stand(task.key, {**standing, "done": False})
     found = _fetch(store, task, folder)
     if not folder.recipe.exists():
         lines = [line for record in found for line in store.lines(record)]
@@ -260,7 +271,7 @@ def _put_together(task: Task, folder: RunFolder) -> str:
             name = path.relative_to(folder.path)
             if path.is_file() and name.parts[0] not in _PRIVATE:
                 files.put(path, f"runs/{task.key}/{name.as_posix()}")
-    store.stand(task.key, {"phases": phases, "done": True})
+    store.stand(task.key, {**standing, "done": True})
     return told
 
 
@@ -277,12 +288,12 @@ def _measure(task: Task, folder: RunFolder) -> None:
     records.write(written, record)
     if not isinstance(files, LocalFiles):
         files.put(written, _answer(task))
-    store.stand(task.key, {"phases": _phases(task), "done": True})
+    store.stand(task.key, {"made_of": _made_of(task), "done": True})
 
 
 def _check_whole(task: Task, store: Store) -> None:
-    for name, phases in task.runs.items():
-        if store.standing(name) != {"phases": list(phases), "done": True}:
+    for name, made_of in task.runs.items():
+        if not _stands(store, name, list(made_of)):
             raise RunError(
                 task.id, expected="the runs before it", got=f"no such run {name}", remedy="run the sweep again"
             )

@@ -1,5 +1,6 @@
 """What does a worker do? One task, read from a file, in a process of its own: `python -m gossamer.sweep.work TASK`."""
 
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,14 @@ FAILED, STOPPED = 3, 143
 """Exit status of a task that failed and would fail again; of one that was asked to stop. Any other is a death."""
 
 
-def write_task(task: Task, path: Path) -> None:
-    """Write a task as JSON, atomically."""
+def write_task(task: Task, folder: Path) -> Path:
+    """Write a task as JSON, atomically, and return its file.
+
+    Under a name of its own: another driver may ask more of the same task, before its worker has read this.
+    """
+    path = folder / f"{task.id}.{secrets.token_hex(4)}.json"
     records.write(path, task)
+    return path
 
 
 def read_task(path: Path) -> Task:
