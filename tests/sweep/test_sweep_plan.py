@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_sweeps import small
 
 from gossamer.data import DATASETS, DataSet, from_tensors
-from gossamer.errors import ConfigError
+from gossamer.data.registry import load
+from gossamer.errors import ConfigError, DataError
 from gossamer.recipe import build as room
+from gossamer.recipe.protocols import read_question
+from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.plan import Plan, plan
 from gossamer.sweep.spec import expand, load_sweep
 
@@ -105,3 +109,30 @@ def test_a_case_that_cannot_be_trained_is_named_before_anything_starts():
     axes = {"rewind": {"field": "method.rewind_epoch", "values": [8, 160]}}
     with pytest.raises(ConfigError, match=r"case rewind=160: method\.rewind_epoch"):
         planned(axes)
+
+
+def test_what_cannot_be_planned_here_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def load_here(name: str, part: str, **options: Any) -> DataSet:
+        tried.append(name)
+        if name == "digits":
+            return load(name, part, **options)
+        raise DataError("train_32x32.mat", expected="the official file", got="no download", remedy="bring it")
+
+    monkeypatch.setattr(room, "load", load_here)
+    axes = {"data": {"list": {"here": {}, "absent": {"data": {"name": "svhn"}}}}, "seed": {"seeds": 2}}
+    cases = expand(load_sweep({"base": small(), "axes": axes}))
+    with pytest.raises(DataError, match=r"case data=absent, seed=0: train_32x32\.mat"):
+        plan(cases)
+    tried.clear()
+    here, absent = cases[:2], cases[2:]
+    asked = [
+        Measurement(question=read_question({"name": "weights"}), cases=each) for each in (here, [here[0], absent[0]])
+    ]
+    graph = plan(cases, measurements=asked, leave_out=True)
+    assert [run.recipe for run in graph.runs] == [case.recipe for case in here]
+    assert [node.name for node in graph.protocols] == [asked[0].name]
+    assert list(graph.left_out) == ["data=absent, seed=0", "data=absent, seed=1"]
+    assert all("bring it" in why for why in graph.left_out.values())
+    assert tried.count("svhn") == 1

@@ -26,6 +26,7 @@ from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import atomic
 from gossamer.sweep.drive import drive
 from gossamer.sweep.measurement import Measurement
+from gossamer.sweep.plan import Plan
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import Case
 from gossamer.training.progress import duration
@@ -45,7 +46,7 @@ def reproduce(
         list[str] | None, typer.Argument(metavar="TABLE...", help="such as bcs/table-4; a study, as bcs; or all")
     ] = None,
     scale: Annotated[str, typer.Option(help="smoke: digits, in minutes; paper: the published setting")] = "smoke",
-    store: Annotated[Path | None, typer.Option(help="where runs lie; by default reproduced/SCALE")] = None,
+    store: Annotated[str | None, typer.Option(help="the folder runs lie in; by default reproduced/SCALE")] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="a folder for each as Markdown and JSON, or one .html page of all"),
@@ -68,10 +69,11 @@ def reproduce(
         print(_list(chosen))
         return
     asked = [_asked(name, chosen) for name in _names(tables or [])]
-    root = (store or Path("reproduced") / chosen).absolute()
+    root = _root(store, chosen)
     complete = True
     if not show:
-        graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked))
+        graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked), leave_out=True)
+        _tell_left_out(graph)
         given = read_options(tuple(engine_option or ()), "--engine-option")
         engines.check_flags(engine, str(root), slots, gpus, given)
         print(f"{len(asked)} entries at the scale {chosen}: {len(graph.runs)} runs\n{describe(graph, str(root))}")
@@ -81,7 +83,7 @@ def reproduce(
         with engines.stoppable(), _limited(minutes):
             outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
             print(ended(outcome, graph, str(root)))
-            complete = outcome.complete
+            complete = outcome.complete and not graph.left_out
     rebuilt = [
         rebuild(each.entry, each.study, each.ours, root, planned_elsewhere(each.entry, chosen)) for each in asked
     ]
@@ -94,6 +96,19 @@ def reproduce(
         _write(rebuilt, chosen, out)
     if not complete:
         raise SystemExit(1)
+
+
+def _tell_left_out(graph: Plan) -> None:
+    """Print which runs cannot be planned here, by why; raises ConfigError where none can."""
+    reasons: dict[str, list[str]] = {}
+    for case, why in graph.left_out.items():
+        reasons.setdefault(why, []).append(case)
+    for why, cases in reasons.items():
+        print(f"left out, {len(cases)} runs such as {cases[0]}: {why}", file=sys.stderr)
+    if not graph.runs:
+        raise ConfigError(
+            "table", expected="runs that can be planned", got="none", remedy="bring the data that the lines above name"
+        )
 
 
 def _names(tables: Sequence[str]) -> list[str]:
@@ -173,6 +188,12 @@ def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
         atomic.write_text(path.with_name(f"{path.name}.md"), markdown(each, scale))
         atomic.write_json(path.with_name(f"{path.name}.json"), to_json(each))
     print(f"written: {out}")
+
+
+def _root(store: str | None, scale: Scale) -> Path:
+    if store is not None and "://" in store:
+        raise ConfigError("--store", expected="a folder", got=store, remedy="mount it, or copy its runs/ here")
+    return (Path(store) if store else Path("reproduced") / scale).absolute()
 
 
 def _check_minutes(minutes: float | None) -> None:

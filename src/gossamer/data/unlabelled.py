@@ -98,7 +98,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"unlabelled data {path}",
             expected="a .safetensors file, or a folder of images",
             got=error,
-            remedy="write it with safetensors.torch.save_file",
+            remedy="write it with safetensors.torch.save_file, or by gossamer.data.convert_pseudo_labels",
         ) from error
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gossamer.data import DataSet
-from gossamer.errors import ConfigError
+from gossamer.errors import GossamerError
 from gossamer.recipe.build import Parts, build_data, check
 from gossamer.recipe.description import describe
 from gossamer.recipe.identity import phase_keys
@@ -71,11 +71,15 @@ class ProtocolNode:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The graph. phases: by key, parents before children; runs: in the order of the cases; protocols: after both."""
+    """The graph. phases: by key, parents before children; runs: in the order of the cases; protocols: after both.
+
+    left_out: why cases are not in it, where that was asked for.
+    """
 
     phases: Mapping[str, PhaseNode]
     runs: Sequence[RunNode]
     protocols: Sequence[ProtocolNode] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def epochs(self) -> int:
@@ -95,6 +99,7 @@ class Readings:
     parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
     unlabelled: dict[str, Mapping[str, str] | None] = field(default_factory=dict[str, Mapping[str, str] | None])
     images: dict[str, str] = field(default_factory=dict[str, str])
+    refused: dict[str, GossamerError] = field(default_factory=dict[str, GossamerError])
 
 
 @dataclass
@@ -109,29 +114,42 @@ def plan(
     data_dir: Path | None = None,
     read: Readings | None = None,
     measurements: Sequence[Measurement] = (),
+    *,
+    leave_out: bool = False,
 ) -> Plan:
     """Return the graph of these cases; nothing is trained, data are read for their checksums.
 
     Cases of one recipe are one run. read: the data that earlier plans read; measurements: of runs of these cases, or of
-    others, which are then planned too. Raises ConfigError naming the case whose phases cannot be built.
+    others, which are then planned too. leave_out: leave out cases that cannot be planned here, and what is measured of
+    them, and say why; otherwise raises the error, naming the case: ConfigError for what cannot be, DataError and
+    RunError for data and networks that cannot be read.
     """
     found = _Found(Readings() if read is None else read)
+    left_out: dict[str, str] = {}
     others = [case for each in measurements for case in each.cases]
     known = {run_name(case.recipe) for case in cases}
     for case in [*cases, *(case for case in others if run_name(case.recipe) not in known)]:
         try:
             _add(found, case, data_dir)
-        except ConfigError as error:
-            raise ConfigError(
-                f"case {case}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
-            ) from error
+        except GossamerError as error:
+            if not leave_out:
+                raise type(error)(
+                    f"case {case}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
+                ) from error
+            left_out[str(case)] = str(error)
     protocols = {
         each.name: ProtocolNode(
             name=each.name, question=each.question, runs={name: found.runs[name].made_of for name in each.runs}
         )
         for each in measurements
+        if found.runs.keys() >= set(each.runs)
     }
-    return Plan(phases=found.phases, runs=tuple(found.runs.values()), protocols=tuple(protocols.values()))
+    return Plan(
+        phases=found.phases,
+        runs=tuple(found.runs.values()),
+        protocols=tuple(protocols.values()),
+        left_out=left_out,
+    )
 
 
 def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
@@ -164,8 +182,14 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
 def _parts(read: Readings, recipe: Recipe, data_dir: Path | None) -> Parts:
     """Return the data of a recipe, read once for all recipes that ask for the same."""
     asked = recipe.data.model_dump_json()
+    if asked in read.refused:
+        raise read.refused[asked]
     if asked not in read.parts:
-        read.parts[asked] = build_data(recipe, data_dir)
+        try:
+            read.parts[asked] = build_data(recipe, data_dir)
+        except GossamerError as error:
+            read.refused[asked] = error
+            raise
     return read.parts[asked]
 
 
