@@ -8,6 +8,7 @@ from gossamer.report import palette
 from gossamer.report.figures import Figure, escaped, layout
 from gossamer.report.parts import Cell, Chart, Part, Table, text
 from gossamer.reproduce.published import Entry, Label
+from gossamer.reproduce.standing import JUDGED as CLAIMS
 from gossamer.reproduce.standing import Held, Rebuilt, Row, total
 from gossamer.reproduce.text import ours_text, standing_text, value_text
 from gossamer.training.progress import duration
@@ -17,7 +18,9 @@ FOLDED = 24
 JUDGED = (
     "A claim holds, or is broken, where the difference of ours is significant at the 5 % level: by McNemar's test, "
     "sample by sample; of several seeds, by the exact sign-flip test over samples; by Fisher's where each network has "
-    "samples of its own. What has no samples is judged by the means."
+    "samples of its own. What has no samples is told as the means have it, untested. A test tells the networks apart "
+    "that were trained, one or two for each place, not methods; and of a hundred claims that do not hold, five would "
+    "pass it by chance."
 )
 SHARED = "The cost of an entry is that of its runs; what entries share counts in each of them, and once in the sum."
 _MARKS = {"agrees": "✓", "differs": "≠", "holds": "✓", "broken": "✗", "undecided": "?"}
@@ -45,11 +48,10 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
 
 def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
     """Return the section that says of every entry how it stands."""
-    verdicts = ["claims that hold", "broken", "undecided", "not judged"]
-    head = ["entry", *verdicts, "numbers of ours", "runs", "missing", "cost"]
+    head = ["entry", *(f"claims: {verdict}" for verdict in CLAIMS), "numbers of ours", "runs", "missing", "cost"]
     rows = [_standing(each) for each in rebuilt]
     judged = [held.verdict for each in rebuilt for held in each.claims]
-    told = ", ".join(f"{judged.count(verdict)} {verdict}" for verdict in ("holds", "broken", "undecided", "not judged"))
+    told = "; ".join(f"{judged.count(verdict)} {verdict}" for verdict in CLAIMS)
     return Part(
         key="overview",
         title=f"Overview: published tables and figures at the scale {scale}",
@@ -233,7 +235,7 @@ def _standing(rebuilt: Rebuilt) -> list[Cell]:
     verdicts = [row.verdict for row in rebuilt.rows]
     return [
         text(rebuilt.entry.name, rebuilt.entry.title),
-        *(text(judged.count(verdict) or "–") for verdict in ("holds", "broken", "undecided", "not judged")),
+        *(text(judged.count(verdict) or "–") for verdict in CLAIMS),
         text(sum(row.ours is not None for row in rebuilt.rows) or "–"),
         text(f"{rebuilt.runs} of {rebuilt.of}" if rebuilt.of else "–"),
         text(verdicts.count("missing") or "–"),

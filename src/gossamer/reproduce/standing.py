@@ -3,9 +3,8 @@
 from collections import ChainMap
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from gossamer.intervals import paired, sign_flips, unpaired
 from gossamer.recipe.load import run_name
@@ -17,7 +16,10 @@ Verdict: TypeAlias = Literal[
     "agrees", "differs", "ours alone", "not comparable", "missing", "not at this scale", "quoted", "printed nowhere"
 ]
 Outcomes: TypeAlias = Sequence[Sequence[int]]
-Judged: TypeAlias = Literal["holds", "broken", "undecided", "not judged"]
+Judged: TypeAlias = Literal[
+    "holds", "broken", "undecided", "as claimed, untested", "not as claimed, untested", "not judged"
+]
+JUDGED: Sequence[Judged] = get_args(Judged)
 
 SURE = 0.05
 """The level at which a difference is judged."""
@@ -172,7 +174,7 @@ def _held(claim: Claim, numbers: Mapping[tuple[str, str], Number | None]) -> Hel
 def _judge(at: Number, than: Number) -> tuple[Judged, str]:
     difference = at.value - than.value
     if at.right is None or than.right is None:
-        return ("holds" if difference >= 0 else "broken"), "by the means, without a test"
+        return ("as claimed, untested" if difference >= 0 else "not as claimed, untested"), "the means, without a test"
     p_value, told = _tested(at, at.right, than, than.right)
     if p_value >= SURE:
         return "undecided", f"{told}, p = {p_value:.2g}"
@@ -190,10 +192,17 @@ def _tested(at: Number, right: Outcomes, than: Number, others: Outcomes) -> tupl
             for own, other in zip(zip(*right, strict=True), zip(*others, strict=True), strict=True)
         ]
         return sign_flips(sums), f"exact sign-flip test over {at.n} samples, {len(right)} seeds on each"
-    own, other = list(chain(*right)), list(chain(*others))
-    p_value = unpaired(own, other).p_value
+    # Networks of several seeds see much the same samples: their mean has as many as one of them.
+    p_value = unpaired(_on_average(right), _on_average(others)).p_value
     assert p_value is not None
-    return p_value, f"Fisher's exact test over {len(own)} and {len(other)} samples of all seeds"
+    return p_value, f"Fisher's exact test over {len(right[0])} and {len(others[0])} samples, means over seeds"
+
+
+def _on_average(outcomes: Outcomes) -> list[int]:
+    """Return as many outcomes as the first seed has samples, of which the share of all seeds is right."""
+    n = len(outcomes[0])
+    right = round(n * sum(map(sum, outcomes)) / sum(map(len, outcomes)))
+    return [1] * right + [0] * (n - right)
 
 
 def _alike(one: Outcomes, other: Outcomes) -> bool:
