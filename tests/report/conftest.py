@@ -149,7 +149,7 @@ def evaluation(run, eps, density, strength=1.0, attack="pgd-50-10", n=N):
     robust = round(correct * math.exp(-2 * eps / strength))
     share = robust / n
     margin = 1.96 * math.sqrt(share * (1 - share) / n)
-    parameters = {"steps": 50, "restarts": 10, "step": 2.5 * eps / 50} if attack.startswith("pgd") else {}
+    parameters = {"steps": 50, "restarts": 10, "step": "2.5eps/n"} if attack.startswith("pgd") else {}
     outcome = results.AttackOutcome(
         attack=attack,
         parameters=parameters,

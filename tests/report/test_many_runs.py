@@ -14,7 +14,9 @@ import pytest
 
 from gossamer import write_report
 from gossamer.report import overlays, palette
+from gossamer.report.comparison import comparison
 from gossamer.report.conditions import conditions, reached
+from gossamer.report.curves import security_curves
 from gossamer.report.families import families
 from gossamer.report.groups import grouped
 from gossamer.report.latencies import latencies
@@ -152,6 +154,57 @@ def test_each_condition_has_its_own_figures(short, tmp_path):
     page = page_of(tmp_path, runs)
     assert [len(trace["x"]) for trace in figures_of(page)["all-robust:1"]["data"]] == [1]
     assert "PGD-50 ×10, linf eps 0.05, synthetic-digits test" in prose(page)
+
+
+def rewritten(run, changes, name="other"):
+    told = results.read_evaluation(run.result("pgd")).to_json()
+    results.write_evaluation(run, name, results.Evaluation.from_json(changes(told)))
+
+
+def test_attacks_of_one_name_that_differ_share_no_column_and_no_chart(short, tmp_path):
+    runs = [short("a", "bcs", 0.1), short("b")]
+
+    def with_another_step(told):
+        told["attacks"][0]["parameters"]["step"] = told["attack_parameters"]["step"] = "0.01"
+        return told
+
+    rewritten(runs[1], with_another_step, "pgd")
+    found = [each.label for each in conditions(grouped(collect([run.path for run in runs])))]
+    said = "PGD-50 ×10, step {}, linf eps 0.15, synthetic-digits test"
+    assert sorted(found) == [said.format("0.01"), said.format("2.5eps/n")]
+    page = prose(page_of(tmp_path, runs))
+    assert "PGD-50 ×10, step 0.01 linf eps 0.15" in page
+    alone = collect([runs[1].path])
+    assert [each.attack for each in conditions(grouped(alone))] == ["PGD-50 ×10"]
+
+
+def test_what_was_measured_on_held_out_images_fills_no_column_of_the_test_set(short, tmp_path):
+    run = short("a", "bcs", 0.1)
+
+    def on_held_out(told):
+        told["dataset"]["part"] = "held_out"
+        told["attacks"][0]["attack"] = told["attack"] = "autoattack"
+        told["attacks"][0]["parameters"] = told["attack_parameters"] = {"version": "standard"}
+        return told
+
+    rewritten(run, on_held_out)
+    (view,) = collect([run.path])
+    assert [each.attack for each in view.comparable] == ["pgd-50-10"]
+    assert [curve.attack for curve in security_curves([view])] == ["PGD-50 ×10"]
+    assert "AutoAttack" not in [column.title for column in comparison(grouped([view]), [], {}, {"a": "a"}).columns]
+
+
+def test_a_row_says_how_many_of_its_seeds_an_attack_was_run_on(short, tmp_path):
+    runs = [short("a-seed0", "bcs", 0.1), short("a-seed1", "bcs", 0.1)]
+    runs[1].recipe.write_text(runs[1].recipe.read_text().replace("seed: 7", "seed: 8"))
+
+    def stronger(told):
+        told["attacks"][0]["attack"] = told["attack"] = "autoattack"
+        told["attacks"][0]["parameters"] = told["attack_parameters"] = {"version": "standard"}
+        return told
+
+    rewritten(runs[0], stronger)
+    assert "1 of 2 runs" in prose(page_of(tmp_path, runs))
 
 
 def test_pareto_charts_hold_the_costs_that_were_measured(short, tmp_path):

@@ -239,7 +239,7 @@ def test_black_box_attacks_on_samples_of_each_ones_own_are_tested_as_such(tmp_pa
     assert value(rebuilt, "from_resnet18", training="rsr") == 60
     (claim,) = rebuilt.claims
     assert claim.verdict == "holds"
-    assert f"Fisher's exact test over 20 and 20 samples of all seeds, p = {fisher(18, 20, 4, 20):.2g}" in claim.why
+    assert f"Fisher's exact test over 10 and 10 samples, means over seeds, p = {fisher(9, 10, 2, 10):.2g}" in claim.why
 
 
 def test_weights_are_read_in_the_layers_that_count(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_weights_are_read_in_the_layers_that_count(tmp_path: Path) -> None:
     kernels = built("robust-subnet/figure-2", tmp_path / "c")
     assert [value(kernels, "kernels", pruning="robust-subnet", kept=kept) for kept in (0, 1, 9)] == [2, 0, 4]
     assert [value(kernels, "kernels", pruning="random", kept=kept) for kept in (0, 1, 9)] == [1, 7, 0]
-    assert [claim.verdict for claim in kernels.claims] == ["holds", "holds"]
+    assert [claim.verdict for claim in kernels.claims] == ["as claimed, untested"] * 2
 
 
 def test_sizes_and_spread_are_of_all_layers_together() -> None:

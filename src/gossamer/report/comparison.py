@@ -1,7 +1,7 @@
 """What stands in the table of several runs? A row a recipe, seeds together, with what a reader filters and sorts by."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from gossamer.report import words
@@ -158,7 +158,10 @@ def _robust(
 ) -> Callable[[Group], Entry]:
     def entry(group: Group) -> Entry:
         known = [outcomes[column] for outcomes in found[group.place] if column in outcomes]
-        return _share(share([(one.robust_accuracy, one.interval, one.n) for one in known]))
+        cell = _share(share([(one.robust_accuracy, one.interval, one.n) for one in known]))
+        if 0 < len(known) < len(group.views):
+            return replace(cell, small=[*cell.small, f"{len(known)} of {len(group.views)} runs"])
+        return cell
 
     return entry
 
@@ -190,11 +193,11 @@ def _at_headline(view: RunView) -> dict[tuple[str, str], AttackOutcome | Evaluat
         return {}
     norm = headline.threat.partition(":")[0]
     known: dict[tuple[str, str], AttackOutcome | Evaluation] = {
-        (words.attack_name(headline.attack, headline.attack_parameters), _threat(norm, headline.eps)): headline
+        (view.named(headline.attack, headline.attack_parameters), _threat(norm, headline.eps)): headline
     }
-    outcomes = [each for one in view.evaluations for each in one.attacks if each.threat == headline.threat]
+    outcomes = [each for one in view.comparable for each in one.attacks if each.threat == headline.threat]
     for each in sorted(outcomes, key=lambda each: -each.n):
-        known.setdefault((words.outcome_name(each), _threat(each.norm, each.eps)), each)
+        known.setdefault((view.named(each.attack, each.parameters), _threat(each.norm, each.eps)), each)
     return known
 
 

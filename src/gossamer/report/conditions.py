@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gossamer.report.groups import Group, Summary, share
 from gossamer.report.views import RunView
-from gossamer.report.words import outcome_name, radius
+from gossamer.report.words import radius
 from gossamer.runs.results import AttackOutcome, Evaluation
 
 _MOST = 12
@@ -39,7 +39,7 @@ def conditions(groups: Sequence[Group]) -> list[Condition]:
     rows: dict[Condition, int] = {}
     quoted: dict[Condition, int] = {}
     for group in groups:
-        for condition in {_of(*pair) for view in group.views for pair in _outcomes(view)}:
+        for condition in {_of(view, *pair) for view in group.views for pair in _outcomes(view)}:
             rows[condition] = rows.get(condition, 0) + 1
         for condition in {found for view in group.views if (found := _quoted(view))}:
             quoted[condition] = quoted.get(condition, 0) + 1
@@ -63,10 +63,10 @@ def _outcomes(view: RunView) -> list[tuple[Evaluation, AttackOutcome]]:
     return [(one, outcome) for one in view.evaluations for outcome in one.attacks]
 
 
-def _of(evaluation: Evaluation, outcome: AttackOutcome) -> Condition:
+def _of(view: RunView, evaluation: Evaluation, outcome: AttackOutcome) -> Condition:
     return Condition(
         data=f"{evaluation.dataset.name} {evaluation.dataset.part}",
-        attack=outcome_name(outcome),
+        attack=view.named(outcome.attack, outcome.parameters),
         threat=f"{outcome.norm} eps {radius(outcome.eps)}",
     )
 
@@ -76,9 +76,9 @@ def _quoted(view: RunView) -> Condition | None:
     if headline is None:
         return None
     alike = [one for one in headline.attacks if one.threat == headline.threat and one.attack == headline.attack]
-    return _of(headline, alike[0]) if alike else None
+    return _of(view, headline, alike[0]) if alike else None
 
 
 def _most(view: RunView, condition: Condition) -> tuple[Evaluation, AttackOutcome] | None:
-    pairs = [pair for pair in _outcomes(view) if _of(*pair) == condition]
+    pairs = [pair for pair in _outcomes(view) if _of(view, *pair) == condition]
     return max(pairs, key=lambda pair: pair[1].n, default=None)

@@ -7,7 +7,7 @@ from gossamer.report import lines
 from gossamer.report.figures import Figure
 from gossamer.report.lines import Point
 from gossamer.report.views import RunView
-from gossamer.report.words import outcome_name, radius
+from gossamer.report.words import radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,15 @@ def _at(eps: float) -> str:
 
 
 def _kinds(view: RunView) -> list[tuple[str, str]]:
-    found = [(outcome_name(one), one.norm) for each in view.evaluations for one in each.attacks]
+    found = [(view.named(one.attack, one.parameters), one.norm) for each in view.comparable for one in each.attacks]
     return list(dict.fromkeys(found))
 
 
 def _points(view: RunView, attack: str, norm: str) -> tuple[Point, ...]:
     attacked: dict[float, Point] = {}
-    for evaluation in view.evaluations:
+    for evaluation in view.comparable:
         for one in evaluation.attacks:
-            if (outcome_name(one), one.norm) != (attack, norm):
+            if (view.named(one.attack, one.parameters), one.norm) != (attack, norm):
                 continue
             clean = Point(x=0.0, value=evaluation.clean_accuracy, interval=evaluation.clean_interval, n=evaluation.n)
             hit = Point(x=one.eps, value=one.robust_accuracy, interval=one.interval, n=one.n)

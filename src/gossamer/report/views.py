@@ -1,16 +1,18 @@
 """What is there of a run? All that can be read of its folder, and notes on what is missing or damaged."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
 
 from gossamer.errors import ConfigError, GossamerError
+from gossamer.report import words
 from gossamer.runs import RunFolder, atomic, explanations, metrics, panel, results, status
 from gossamer.runs.explanations import Explanations
 from gossamer.runs.measured import Measured, measured_files, read_measured
+from gossamer.runs.namesakes import differing
 from gossamer.runs.panel import Panel
 from gossamer.runs.results import Evaluation, Network
 from gossamer.runs.status import Status
@@ -23,7 +25,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True)
 class RunView:
     """What a page can say of one run; `name` is unique on the page; `measured`: audits and protocols in its folder,
-    `timings`: benches; `notes` say what it cannot."""
+    `timings`: benches; `notes` say what it cannot; `apart`: by which parameters attacks of one name are told apart, on
+    the whole page."""
 
     name: str
     path: Path
@@ -38,6 +41,13 @@ class RunView:
     timings: list[Timings] = field(default_factory=list[Timings])
     explanations: Explanations | None = None
     notes: list[str] = field(default_factory=list[str])
+    apart: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+
+    def named(self, attack: str, parameters: Mapping[str, Any]) -> str:
+        """Return what the page calls an attack: two of one name whose parameters differ have names of their own."""
+        title = words.attack_name(attack, parameters)
+        more = [f"{key.replace('_', ' ')} {parameters[key]}" for key in self.apart.get(title, ()) if key in parameters]
+        return ", ".join([title, *more])
 
     @property
     def headline(self) -> Evaluation | None:
@@ -50,12 +60,24 @@ class RunView:
         at_threat = [one for one in tested if trained and _threat(one.threat) == trained]
         return min(at_threat or tested, key=lambda one: one.interval[1], default=None)
 
+    @property
+    def comparable(self) -> list[Evaluation]:
+        """The evaluations on the headline's data; all of them where there is none to quote."""
+        headline = self.headline
+        if headline is None:
+            return self.evaluations
+        data = (headline.dataset.name, headline.dataset.part)
+        return [one for one in self.evaluations if (one.dataset.name, one.dataset.part) == data]
+
 
 def collect(paths: list[Path]) -> list[RunView]:
     """Return a view of each run; raises RunError for a path that holds nothing of a run."""
     folders = [_folder(path) for path in paths]
     names = [run.name for run in folders]
-    return [_view(run, run.name if names.count(run.name) == 1 else str(run.path)) for run in folders]
+    views = [_view(run, run.name if names.count(run.name) == 1 else str(run.path)) for run in folders]
+    outcomes = [each for view in views for one in view.evaluations for each in one.attacks]
+    apart = differing((words.outcome_name(each), each.parameters) for each in outcomes)
+    return [replace(view, apart=apart) for view in views]
 
 
 def _folder(path: Path) -> RunFolder:

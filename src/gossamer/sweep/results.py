@@ -17,6 +17,7 @@ from gossamer.recipe.load import run_name
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import result_name
 from gossamer.runs import RunFolder, atomic, results
+from gossamer.runs.namesakes import differing
 from gossamer.runs.results import AttackOutcome
 from gossamer.sweep.spec import Case, Label, Sweep, expand, load_sweep
 from gossamer.sweep.store import Store
@@ -103,8 +104,8 @@ def read_results(sweep: Sweep | Path | str | Mapping[str, Any], store: Path | st
         )
     held = Store(root)
     found = [_read(case, RunFolder(runs / run_name(case.recipe)), held) for case in expand(asked)]
-    names = _columns([outcome for _, outcomes in found for outcome in outcomes])
-    rows = [_attacked(row, outcomes, names) for row, outcomes in found]
+    apart = differing((_title(outcome), outcome.parameters) for _, outcomes in found for outcome in outcomes)
+    rows = [_attacked(row, outcomes, apart) for row, outcomes in found]
     measured = list(dict.fromkeys(name for row in rows for name in row if name not in (*axes, *MEASURES)))
     return Results(axes=axes, columns=[*axes, *MEASURES, *measured], rows=rows)
 
@@ -130,33 +131,22 @@ def _read(case: Case, run: RunFolder, held: Store) -> tuple[dict[str, Cell], lis
     return row, outcomes
 
 
-def _attacked(row: Mapping[str, Cell], outcomes: Sequence[AttackOutcome], names: Mapping[str, str]) -> dict[str, Cell]:
+def _attacked(
+    row: Mapping[str, Cell], outcomes: Sequence[AttackOutcome], apart: Mapping[str, Sequence[str]]
+) -> dict[str, Cell]:
     """Return a row with the robust accuracy of every attack; of one measured twice, that of most samples."""
     filled = dict(row)
     for outcome in outcomes:
-        name = names[_identity(outcome)]
+        title = _title(outcome)
+        told = [f"{key}={json.dumps(outcome.parameters[key])}" for key in apart[title] if key in outcome.parameters]
+        name = " ".join([title, *told])
         if outcome.n >= int(filled.get(f"{name}, n") or 0):
             filled |= {name: outcome.robust_accuracy, f"{name}, n": outcome.n}
     return filled
 
 
-def _columns(outcomes: Sequence[AttackOutcome]) -> dict[str, str]:
-    """Return the column of every attack: its name and threat, and the parameters that tell it from its namesakes."""
-    alike: dict[str, dict[str, dict[str, str]]] = {}
-    for outcome in outcomes:
-        said = {name: json.dumps(value, sort_keys=True) for name, value in outcome.parameters.items()}
-        alike.setdefault(f"{outcome.attack} {outcome.threat}", {})[_identity(outcome)] = said
-    names: dict[str, str] = {}
-    for title, attacks in alike.items():
-        every = dict.fromkeys(name for said in attacks.values() for name in said)
-        differing = [name for name in every if len({said.get(name) for said in attacks.values()}) > 1]
-        for identity, said in attacks.items():
-            names[identity] = " ".join([title, *(f"{name}={said[name]}" for name in differing if name in said)])
-    return names
-
-
-def _identity(outcome: AttackOutcome) -> str:
-    return json.dumps([outcome.attack, outcome.threat, outcome.parameters], sort_keys=True)
+def _title(outcome: AttackOutcome) -> str:
+    return f"{outcome.attack} {outcome.threat}"
 
 
 def _is_done(recipe: Recipe, run: RunFolder) -> bool:
