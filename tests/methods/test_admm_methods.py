@@ -79,6 +79,18 @@ def test_linear_layers_stay_dense_within_the_density_of_the_whole() -> None:
     with pytest.raises(ConfigError, match="room for 200 weights of linear layers, which stay dense"):
         DenseLinear(then=Uniform())(shapes, 0.1)
     assert DenseLinear(then=Uniform())({"fc": (10, 20)}, 1.0) == {"fc": 200}
+    with pytest.raises(ConfigError, match="pruned in a network of linear layers alone"):
+        DenseLinear(then=Uniform())({"fc": (10, 20)}, 0.5)
+
+
+@pytest.mark.parametrize("name", ["robust-admm", "pwoa"])
+def test_the_draw_ends_with_its_last_epoch_and_the_best_is_chosen_of_what_follows(name: str) -> None:
+    base = small.phase(
+        attack=PGD(threat=ThreatModel("linf", 0.15)), epochs=20, select="held_out/pgd", monitors=lambda: [1]
+    )
+    _, draw, last = build(name, density=0.5, linear="pruned").phases(base, "digits-cnn")
+    assert (draw.select, list(draw.monitors())) == (None, [])
+    assert (last.select, list(last.monitors())) == ("held_out/pgd", [1])
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import phases_on_digits as small
+from gossamer.attacks.pgd import PGD
 from gossamer.errors import ConfigError
 from gossamer.methods.early_mask import EarlyMask
 from gossamer.methods.early_scores import EARLY_SCORES, _linearised, enough_batches, synflow
 from gossamer.methods.protocol import Method
 from gossamer.methods.rewinding import Rewinding
+from gossamer.objectives.adversarial import Adversarial
 from gossamer.objectives.natural import Natural
 from gossamer.runs import atomic
 from gossamer.sparsity import targets
+from gossamer.threat import ThreatModel
 from gossamer.training.averages import AverageSpec
 from gossamer.training.phases import Phase
 from gossamer.training.run import run_phases
@@ -174,6 +177,21 @@ def test_what_follows_a_later_mask_is_the_first_round_of_rewinding(tmp_path: Pat
     train, again = Rewinding(density=0.1, rewind_epoch=3).phases(base, "digits-cnn")
     assert (dense.name, dense.epochs, choose.epochs) == (train.name, 3, 0)
     assert (masked.name, masked.epochs, masked.schedule) == (again.name, again.epochs, again.schedule)
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_batches_are_scored_on_one_network_whatever_their_order(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    attack = PGD(threat=ThreatModel("linf", 0.15), steps=2)
+    phase = small.phase(objective=Adversarial(), attack=attack, batch_size=20)
+    scene = small.scene(phase, small.job(tmp_path / "run"))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    seen: list[Tensor] = []
+    network[2].register_forward_pre_hook(lambda module, _: seen.append(module.running_mean.clone()))
+    EARLY_SCORES[name](network, scene, 0.1, 3)
+    assert len(seen) >= 9
+    assert all(torch.equal(each, before["2.running_mean"]) for each in seen)
 
 
 def test_ten_images_a_class_are_scored(tmp_path: Path) -> None:

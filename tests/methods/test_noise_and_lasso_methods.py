@@ -1,6 +1,7 @@
 """RSR, PNI and the lasso: their phases, four ablations at one sparsity, what they ship, and that runs resume."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,14 @@ def test_a_proximal_lasso_has_no_term_in_the_loss_and_ships_its_own_zeros(tmp_pa
     final = kernels(trained(tmp_path, made)["final"])
     zeros = sum(int((weight == 0).sum()) for weight in final.values())
     assert 1_000 < zeros < 58_656
+
+
+def test_the_zeros_of_a_proximal_lasso_are_zeros_of_its_average(tmp_path: Path) -> None:
+    made = phases("lasso", epochs=3, proximal=True, strength=0.02, threshold=0.0)
+    averaged = replace(made[0], average=AverageSpec(kind="ema", decay=0.9))
+    states = trained(tmp_path, [averaged])
+    zeros = {name: int((weight == 0).sum()) for name, weight in kernels(states["final"]).items()}
+    assert 1_000 < sum(zeros.values()) < 58_656
 
 
 def test_the_lasso_is_cut_and_finetuned_without_its_term() -> None:

@@ -290,6 +290,30 @@ def test_the_worst_of_several_threats_is_chosen_image_by_image() -> None:
     )
 
 
+def test_the_worst_of_several_is_chosen_by_what_the_attack_goes_by() -> None:
+    model, given = Line(1.0, 0.0), batch(torch.tensor([0.6, 0.5, 0.4, 0.5]).view(2, 1, 1, 2))
+    with torch.no_grad():
+        predicted = model(given.x).argmax(dim=1)
+    mislabelled, labelled = replace(given, y=1 - predicted), replace(given, y=predicted)
+    attack = PGD(threat=THREAT, steps=1, step=OfEps(1.0), start=NoStart())
+    told, said = Several(threats=TWO_NORMS), replace(attack, labels="predicted")
+    found = told.craft(model, mislabelled, said, {}, draws=Draws())
+    assert torch.equal(found, told.craft(model, labelled, attack, {}, draws=Draws()))
+    assert not torch.equal(found, told.craft(model, mislabelled, attack, {}, draws=Draws()))
+
+
+def test_trades_takes_as_many_clean_forwards_as_it_is_told() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(2, affine=False))
+    model[1].register_forward_hook(lambda module, given, made: seen.append(given[0].clone()))
+    given = batch(images(3))
+    for told, count in ((False, 1), (True, 2), (2, 3)):
+        seen: list[torch.Tensor] = []
+        Trades(clean_pass=told).loss(model.train(), given, given.x + 1, draws=Draws())
+        assert [torch.equal(each, given.x.flatten(1)) for each in seen] == [*[True] * count, False]
+    with pytest.raises(ConfigError, match=r"objective\.clean_pass"):
+        build("trades", clean_pass=-1)
+
+
 def test_the_average_over_threats_is_the_mean_of_their_losses() -> None:
     objective = Several(threats=TWO_NORMS, combine="average", base=Trades(beta=2.0))
     model, given = Line(1.0, -0.5), batch(images(3))

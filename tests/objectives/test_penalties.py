@@ -49,6 +49,20 @@ def test_the_parseval_term_by_hand() -> None:
     assert Parseval(strength=0.2)(model()).item() == pytest.approx(0.1 * (49**2 + 0.25))
 
 
+def test_groups_of_channels_have_parseval_terms_of_their_own() -> None:
+    depthwise = nn.Conv2d(4, 4, 3, groups=4, bias=False)
+    with torch.no_grad():
+        depthwise.weight.copy_(nn.functional.normalize(torch.randn(4, 9), dim=1).reshape(4, 1, 3, 3) / 3)
+    assert Parseval(strength=1.0)(depthwise).item() == pytest.approx(0.0, abs=1e-9)
+    grouped = nn.Conv2d(4, 6, 1, groups=2, bias=False)
+    halves = [nn.Conv2d(2, 3, 1, bias=False) for _ in range(2)]
+    with torch.no_grad():
+        for half, kernel in zip(halves, grouped.weight.chunk(2), strict=True):
+            half.weight.copy_(kernel)
+    expected = sum(Parseval(strength=1.0)(half).item() for half in halves)
+    assert Parseval(strength=1.0)(grouped).item() == pytest.approx(expected)
+
+
 def test_the_parseval_term_is_zero_for_orthonormal_kernels_which_do_not_stretch() -> None:
     layer = nn.Conv2d(2, 3, 3, padding=1, bias=False)
     with torch.no_grad():

@@ -127,6 +127,25 @@ def test_a_funnel_falls_strictly() -> None:
     assert all(one > next_one for one, next_one in itertools.pairwise(counts))
 
 
+@given(ratio=st.floats(0.05, 0.99), density=st.floats(0.02, 0.98))
+def test_a_funnel_falls_strictly_also_where_its_first_layer_is_whole(ratio: float, density: float) -> None:
+    shapes = {f"layer{i}": (100, 10 + 40 * (i % 3)) for i in range(6)}
+    sizes = [100 * (10 + 40 * (i % 3)) for i in range(6)]
+    counts = list(Funnel(ratio=ratio)(shapes, density).values())
+    shares = [count / size for count, size in zip(counts, sizes, strict=True)]
+    assert shares[0] <= 1.0
+    # As far as counts can show it: they are rounded down to whole weights.
+    assert all(one - after >= -1 / 1_000 for one, after in itertools.pairwise(shares))
+    assert shares[0] > shares[-1] or density > 0.95
+    assert abs(sum(counts) - density * sum(sizes)) <= len(sizes) + 1
+
+
+def test_a_funnel_of_half_the_weights_has_one_whole_layer() -> None:
+    counts = list(Funnel()({f"layer{i}": (50, 50) for i in range(30)}, 0.5).values())
+    assert counts[0] == 2_500
+    assert all(one > after for one, after in itertools.pairwise(counts))
+
+
 def test_explicit_densities_leave_the_rest_to_the_others() -> None:
     counts = Explicit(densities={"conv": 0.5, "fc": 0.0})(SHAPES, 0.1)
     # int(0.1 * 808) = 80 in all, 36 of them in conv, so 44 of 576 in the wide layer.

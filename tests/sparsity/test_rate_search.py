@@ -131,6 +131,19 @@ def test_at_the_end_all_rates_are_scaled_alike_to_fill_the_budget(rates: tuple[f
     assert search.finalize(model).density <= 0.1
 
 
+@pytest.mark.parametrize("density", [5e-4, 1e-3, 1.0])
+def test_rates_at_the_ends_of_their_range_are_scaled_as_others_are(density: float) -> None:
+    model = network((100, 200, 100))
+    search = attached(model, density=density, **({} if density == 1.0 else {"initial_density": density}))
+    with torch.no_grad():
+        for each in rated(model):
+            each.logit.fill_(20.0 if density == 1.0 else -12.0)
+    for epoch in range(3):
+        search.after_epoch(epoch, {})
+    budget, kept = int(density * 40_000), sum(search.counts().values())
+    assert budget - 2 <= kept <= budget
+
+
 def test_a_budget_that_is_never_met_is_an_error_and_not_a_network() -> None:
     search = attached(network(), density=0.01)
     search.after_epoch(0, {})

@@ -58,6 +58,23 @@ def test_the_cut_takes_the_smallest_products_of_all_layers_at_its_epoch_and_no_o
     assert all(torch.equal(before[name], mask) for name, mask in twins.masks().items())
 
 
+@pytest.mark.parametrize("structure", ["weights", "filters"])
+def test_a_network_that_was_stopped_before_the_cut_ships_cut(structure: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.Flatten(), nn.Linear(360, 5))
+    twins = attached(model, density=0.3, cut_after=2, structure=structure)
+    twins.after_epoch(0, {})
+    early = twins.finalize(model).module.state_dict()
+    twins.after_epoch(1, {})
+    late = twins.finalize(model).module.state_dict()
+    assert all(torch.equal(early[name], late[name]) for name in late)
+    assert not early["0.weight"].all()
+
+
+def test_filters_need_a_convolution() -> None:
+    with pytest.raises(ConfigError, match="weights in a network that has no filters"):
+        attached(nn.Sequential(nn.Linear(7, 5)), density=0.3, structure="filters")
+
+
 def test_resnet18_keeps_the_published_number_at_one_percent() -> None:
     with torch.device("meta"):
         total = sum(layer.size for layer in targets(build("resnet18")))

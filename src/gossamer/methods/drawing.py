@@ -16,9 +16,9 @@ def drawn_by(phase: Phase, draw: Draw) -> Phase:
     """Return the phase under another objective: clean images, or one step of 1.25 eps from a random start.
 
     Such a training ends with its last epoch: its robust accuracy, were it measured, would say nothing of the mask.
-    Raises ConfigError where that step is asked for and the phase's attack has no threat in one norm.
+    Raises ConfigError where that step is asked for and the phase's attack, if any, has no threat in one norm.
     """
-    if draw == "recipe" or isinstance(phase.objective, Natural):
+    if draw == "recipe" or (draw == "natural" and isinstance(phase.objective, Natural)):
         return phase
     if draw == "natural":
         return clean(phase)
@@ -26,7 +26,7 @@ def drawn_by(phase: Phase, draw: Draw) -> Phase:
     if not isinstance(threat, ThreatModel):
         raise ConfigError(
             "method.draw",
-            expected="natural or recipe where the training attack has no threat in one norm",
+            expected="natural or recipe where there is no training attack with a threat in one norm",
             got="fgsm",
             remedy="write draw: natural",
         )

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from gossamer.attacks.crafting import kept_buffers
 from gossamer.plugins import named_function
 from gossamer.sparsity import Target, targets
 from gossamer.sparsity.choose import best_of_all
@@ -99,11 +100,15 @@ def _parameters(layers: tuple[Target, ...]) -> list[nn.Parameter]:
 
 
 def _losses(model: nn.Module, scene: Scene, batches: int) -> Iterator[Tensor]:
-    """Yield the training loss of each batch, attacked as in training, batch norm in train mode."""
+    """Yield the training loss of each batch, attacked as in training, batch norm in train mode.
+
+    All of one network: what a batch moves in the running statistics, which attacks may read, is put back after it.
+    """
     objective = scene.phase.objective
     for index, (batch, x_adv) in enumerate(scene.crafted(model, "early scores", limit=batches)):
         model.train()
-        yield objective.loss(model, batch, x_adv, draws=scene.draws.at("early scores", "loss", index)).total
+        with kept_buffers(model):
+            yield objective.loss(model, batch, x_adv, draws=scene.draws.at("early scores", "loss", index)).total
 
 
 def _mean_gradients(model: nn.Module, layers: tuple[Target, ...], scene: Scene, batches: int) -> list[Tensor]:

@@ -107,7 +107,15 @@ class MAD:
             steps=self.mask_steps,
         )
         scoring = replace(
-            base, name="cut", epochs=0, objective=Adversarial(), equip=None, adapt=None, replays=1, start=start
+            base,
+            name="cut",
+            epochs=0,
+            objective=Adversarial(),
+            attack_bn="eval",
+            equip=None,
+            adapt=None,
+            replays=1,
+            start=start,
         )
         finetune = replace(
             base,
@@ -119,7 +127,9 @@ class MAD:
         )
         if self.finetune == "mart":
             attack = as_in_mart(base.attack)
-            finetune = replace(finetune, objective=Mart(beta=self.mart_beta), attack=attack, equip=None, replays=1)
+            finetune = replace(
+                finetune, objective=Mart(beta=self.mart_beta), attack=attack, attack_bn="eval", equip=None, replays=1
+            )
         return (pretrain, adversarial, scoring, finetune)
 
 

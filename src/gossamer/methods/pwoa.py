@@ -88,6 +88,9 @@ class PwoA:
             optimizer=base.optimizer.scaled(self.admm_lr),
             schedule=Sawtooth(period=self.update_every),
             sparsifier=self._draw,
+            # The draw ends where W, Z and U end together; what is best is chosen of the fine-tuning.
+            select=None,
+            monitors=tuple,
             start=FromState(TEACHER),
         )
         finetune = replace(

@@ -44,6 +44,13 @@ class DenseLinear:
         linear = {name: size for name, size in sizes.items() if len(shapes[name]) == 2}
         rest = {name: shape for name, shape in shapes.items() if name not in linear}
         left = total_budget(sizes, density) - sum(linear.values())
+        if not rest and density < 1.0:
+            raise ConfigError(
+                "method.linear",
+                expected="pruned in a network of linear layers alone",
+                got="dense: nothing else could be pruned",
+                remedy="write linear: pruned",
+            )
         if rest and left < 1:
             raise ConfigError(
                 "method.density",
@@ -109,6 +116,9 @@ class RobustADMM:
             optimizer=base.optimizer.scaled(self.admm_lr),
             schedule=self._later(Sawtooth(period=interval), base),
             sparsifier=partial(self._sparsifier, interval),
+            # The draw ends where W, Z and U end together; what is best is chosen of the retraining.
+            select=None,
+            monitors=tuple,
             start=FromState("pretrain.end"),
         )
         retrain = replace(

@@ -36,8 +36,9 @@ class Parseval:
     """strength/2 * sum_l |G_l - I|^2 (Frobenius), G_l the smaller Gram matrix of kernel l (Cisse et al., ICML 2017).
 
     Where it is 0, no layer stretches distances: kernels are unfolded to (C_out, C_in K) and scaled by sqrt(K), K the
-    number of taps, as an input pixel meets up to K of them. The smaller of W W^T and W^T W is the one that can be I.
-    The authors retract towards it after every step; here it is a term of the loss.
+    number of taps, as an input pixel meets up to K of them; groups of channels do not mix, so that each is a kernel of
+    its own. The smaller of W W^T and W^T W is the one that can be I. The authors retract towards it after every step;
+    here it is a term of the loss.
     """
 
     strength: float = 1e-4
@@ -47,7 +48,13 @@ class Parseval:
 
     def __call__(self, model: nn.Module) -> Tensor:
         """Return the term, a scalar with a graph."""
-        return 0.5 * self.strength * torch.stack([_distance(_kernel(layer)) for layer in targets(model)]).sum()
+        return (
+            0.5
+            * self.strength
+            * torch.stack(
+                [_distance(_kernel(layer), getattr(layer.module, "groups", 1)) for layer in targets(model)]
+            ).sum()
+        )
 
 
 PENALTIES: Mapping[str, type[L1] | type[Parseval]] = {"l1": L1, "parseval": Parseval}
@@ -71,8 +78,8 @@ def _kernel(layer: Target) -> Tensor:
     return layer.weight if pure else layer.parameter
 
 
-def _distance(kernel: Tensor) -> Tensor:
+def _distance(kernel: Tensor, groups: int) -> Tensor:
     taps = kernel[0, 0].numel()
-    rows = kernel.flatten(1) * taps**0.5
-    gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
-    return (gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)).square().sum()
+    blocks = (kernel.flatten(1) * taps**0.5).unflatten(0, (groups, -1))
+    gram = blocks @ blocks.mT if blocks.shape[1] <= blocks.shape[2] else blocks.mT @ blocks
+    return (gram - torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)).square().sum()

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from gossamer.attacks.goals import make_goal
+from gossamer.attacks.goals import Labels, LossName, make_goal
 from gossamer.attacks.steps import QUARTER, StepRule
 from gossamer.attacks.worst import ThreatUnion
 from gossamer.errors import ConfigError
@@ -106,7 +106,9 @@ def _under(attack: Attack | None, threat: ThreatModel) -> Attack | None:
 
 @torch.no_grad()
 def _worst(model: nn.Module, batch: Batch, attack: Attack | None, found: list[Tensor]) -> Tensor:
-    goal = make_goal(model, batch.x, batch.y, loss=getattr(attack, "loss", "ce"), labels="true", target=None)
+    loss: LossName = getattr(attack, "loss", "ce")
+    labels: Labels = getattr(attack, "labels", "true")
+    goal = make_goal(model, batch.x, batch.y, loss=loss, labels=labels, target=None)
     worst, highest = found[0], goal.value(model(found[0]))
     for each in found[1:]:
         value = goal.value(model(each))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gossamer.attacks.pgd import PGD
 from gossamer.attacks.starts import GaussianStart
 from gossamer.attacks.steps import QUARTER, StepRule
+from gossamer.errors import ConfigError
 from gossamer.losses import cross_entropy, kl
 from gossamer.objectives.checks import check_weight
 from gossamer.objectives.clean_pass import clean_pass
@@ -21,15 +22,19 @@ class Trades:
     """mean CE(f(x), y) + beta * mean KL(p(x) || p(x_adv)), with gradients through both predictions.
 
     Two forwards, clean then adversarial, each with its own batch statistics (Ozdenizci & Legenstein, ICML 2021);
-    the authors' code makes a third, the clean one twice: so does clean_pass, whose forward comes first and moves
-    batch-norm statistics alone.
+    the authors' code makes a third, the clean one twice, and HYDRA's a fourth: clean_pass is how many more clean
+    forwards come first (true: one), which move batch-norm statistics alone.
     """
 
     beta: float = 6.0
-    clean_pass: bool = False
+    clean_pass: bool | int = False
 
     def __post_init__(self) -> None:
         check_weight("objective.beta", self.beta, "write 6, as published")
+        if self.clean_pass < 0:
+            raise ConfigError(
+                "objective.clean_pass", expected="a number of forwards, or true", got=self.clean_pass, remedy="write 1"
+            )
 
     def default_attack(self, threat: ThreatModel, *, steps: int = 10, step: StepRule = QUARTER) -> PGD:
         """Return PGD-10 on KL(p(x) || p(x_adv)) from x + 0.001 N(0, 1), in steps of eps/4.
@@ -52,7 +57,7 @@ class Trades:
 
     def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
         """Return the loss; parts: natural, the cross-entropy; adversarial, the mean KL before beta."""
-        if self.clean_pass:
+        for _ in range(self.clean_pass):
             clean_pass(model, batch.x)
         clean, attacked = model(batch.x), model(x_adv)
         natural = cross_entropy(clean, batch.y).mean()

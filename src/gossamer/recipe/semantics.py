@@ -13,6 +13,18 @@ SEMANTICS: Mapping[str, int] = {
     "gossamer.methods.robust_admm": 2,
     # The average of a network with fewer channels says that it has fewer.
     "gossamer.methods.channels": 2,
+    # Rates that were learned near the ends of their range stay there when they are scaled to the budget.
+    "gossamer.methods.harp": 2,
+    # Batches of early scores no longer move the statistics that the next one is attacked with.
+    "gossamer.methods.early_mask": 2,
+    # The zeros of the proximal form are zeros of an average too.
+    "gossamer.methods.lasso": 2,
+    # The worst of several threats is chosen by the labels that its attacks go by.
+    "gossamer.objectives.several": 2,
+    # The first layer of a funnel is whole at most.
+    "gossamer.sparsity.budgets.Funnel": 2,
+    # Groups of channels have Gram matrices of their own.
+    "gossamer.objectives.penalties.Parseval": 2,
 }
 """By the path of a module, class or function; what is not listed has version 1, and so has what lies within it."""
 

@@ -140,7 +140,8 @@ class IGQ:
 class Funnel:
     """Every layer denser than the next: densities in geometric sequence (Marshall, 2020, which names no slope).
 
-    ratio: density of a layer over that of the one before, in (0, 1).
+    ratio: density of a layer over that of the one before, in (0, 1); where the first layer would have to keep more than
+    all of its weights, the smallest ratio above it at which that one is whole.
     """
 
     ratio: float = 0.9
@@ -153,8 +154,23 @@ class Funnel:
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
         """Return how many weights each layer keeps."""
-        weights = {name: self.ratio**position for position, name in enumerate(shapes)}
-        return _proportional(_sizes(shapes), weights, density)
+        sizes = _sizes(shapes)
+        weights = {name: self._slope(sizes, density) ** position for position, name in enumerate(shapes)}
+        return _proportional(sizes, weights, density)
+
+    def _slope(self, sizes: Mapping[str, int], density: float) -> float:
+        wanted = check_density(density) * sum(sizes.values())
+
+        def kept(ratio: float) -> float:
+            return sum(size * ratio**position for position, size in enumerate(sizes.values()))
+
+        if kept(self.ratio) >= wanted:
+            return self.ratio
+        low, high = self.ratio, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if kept(middle) < wanted else (low, middle)
+        return low
 
 
 @dataclass(frozen=True, kw_only=True)

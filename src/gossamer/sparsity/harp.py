@@ -37,6 +37,7 @@ Learn: TypeAlias = Literal["both", "scores", "rates"]
 
 # The share of the range above the floor at which a rate may start: at 0 or 1 a logit has no finite value.
 LEAST, MOST = 1e-3, 0.99
+NEAREST = 1e-7
 
 
 class Rated(nn.Module):
@@ -236,9 +237,9 @@ class RateSearch(NoSparsifier):
     def _total(self) -> int:
         return sum(layer.size for layer in self._layers)
 
-    def _logit(self, rate: float) -> float:
-        share = (rate - self._floor) / (1.0 - self._floor) if self._floor < 1.0 else MOST
-        return float(torch.logit(torch.tensor(min(max(share, LEAST), MOST), dtype=torch.float64)))
+    def _logit(self, rate: float, least: float = LEAST, most: float = MOST) -> float:
+        share = (rate - self._floor) / (1.0 - self._floor) if self._floor < 1.0 else most
+        return float(torch.logit(torch.tensor(min(max(share, least), most), dtype=torch.float64)))
 
     def _settle(self) -> None:
         """Scale the rates together so that the whole keeps int(K * N) weights, or as few less as rounding allows."""
@@ -258,12 +259,20 @@ class RateSearch(NoSparsifier):
             self._set_rates([factor * rate for rate in rates])
             fits, exceeds = (fits, factor) if sum(self.counts().values()) > budget else (factor, exceeds)
         self._set_rates([fits * rate for rate in rates])
+        if (kept := sum(self.counts().values())) > budget:
+            raise RunError(
+                "density of the mask search",
+                expected=f"at most {budget:,} weights",
+                got=f"{kept:,}, the least that the floor of every layer allows",
+                remedy="raise method.density",
+            )
         self.refresh()
 
     @torch.no_grad()
     def _set_rates(self, rates: list[float]) -> None:
         for layer, rate in zip(self._layers, rates, strict=True):
-            _rated(layer).logit.fill_(self._logit(rate))
+            # What was learned may lie nearer to the ends than a start from which the rate can still move.
+            _rated(layer).logit.fill_(self._logit(rate, NEAREST, 1.0 - NEAREST))
 
 
 def _rated(layer: Target) -> Rated:

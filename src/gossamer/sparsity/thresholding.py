@@ -11,7 +11,7 @@ from gossamer.sparsity.budgets import check_density, total_budget
 from gossamer.sparsity.choose import best_of_all
 from gossamer.sparsity.masks import Masks
 from gossamer.sparsity.none import NoSparsifier
-from gossamer.sparsity.protocol import Averaged, BudgetContract
+from gossamer.sparsity.protocol import BudgetContract
 from gossamer.sparsity.targets import Target
 
 # Where 85 % of a ResNet-18's weights lie after training with a lasso (Rakin et al., 2019).
@@ -58,7 +58,6 @@ class SoftThreshold(NoSparsifier):
     """
 
     contract: BudgetContract = "reported"
-    averaged: Averaged = "trainable"
 
     def __init__(self, *, strength: float) -> None:
         super().__init__()

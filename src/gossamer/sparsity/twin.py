@@ -96,6 +96,13 @@ class TwinRepresentation(NoSparsifier):
                 remedy="prune earlier, or train longer",
             )
         self._twins = tuple(layer for layer in self._layers if self._structure == "weights" or _is_filtered(layer))
+        if not self._twins:
+            raise ConfigError(
+                "method.structure",
+                expected="weights in a network that has no filters",
+                got=self._structure,
+                remedy="write structure: weights",
+            )
         for layer in self._twins:
             self._split(layer, draws.at(layer.name))
         if self._cut_after == 0:
@@ -115,26 +122,33 @@ class TwinRepresentation(NoSparsifier):
     @torch.no_grad()
     def cut(self) -> None:
         """Choose what stays, by magnitude over the whole network."""
-        weights = {layer.name: layer.weight.detach() for layer in self._twins}
-        chosen = (_largest_weights if self._structure == "weights" else _largest_filters)(weights, self.density)
+        chosen = self._chosen()
         for layer in self._twins:
             _twin(layer).mask.copy_(chosen[layer.name])
 
+    def _chosen(self) -> Mapping[str, Tensor]:
+        weights = {layer.name: layer.weight.detach() for layer in self._twins}
+        return (_largest_weights if self._structure == "weights" else _largest_filters)(weights, self.density)
+
     def masks(self) -> Masks:
         """Return what the cut left; everything before it."""
-        cut = {layer.name for layer in self._twins}
-        return Masks(
-            {
-                layer.name: _twin(layer).mask.clone()
-                if layer.name in cut
-                else torch.ones_like(layer.weight, dtype=torch.bool)
-                for layer in self._layers
-            }
-        )
+        return self._with_the_rest({layer.name: _twin(layer).mask.clone() for layer in self._twins})
 
     def finalize(self, model: nn.Module) -> Finalised:
-        """Return a plain copy with the product in place of its factors."""
+        """Return a plain copy with the product in place of its factors, cut now where training ended before the cut."""
+        if all(bool(_twin(layer).mask.all()) for layer in self._twins):
+            chosen = self._chosen()
+            return finalise(
+                model,
+                self._with_the_rest(
+                    {layer.name: chosen[layer.name].expand_as(_twin(layer).mask).clone() for layer in self._twins}
+                ),
+            )
         return finalise(model, self.masks())
+
+    def _with_the_rest(self, cut: Mapping[str, Tensor]) -> Masks:
+        whole = {layer.name: torch.ones_like(layer.weight, dtype=torch.bool) for layer in self._layers}
+        return Masks({**whole, **cut})
 
     @torch.no_grad()
     def _split(self, layer: Target, draws: Draws) -> None:
