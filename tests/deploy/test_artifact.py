@@ -17,6 +17,7 @@ from gossamer.deploy.parity import EXACT, parity
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.kernels.build import COMPILERS, compiler
+from gossamer.models import build
 from gossamer.models.digits import digits_cnn
 
 NEEDED = {"onnx": "onnxscript", "onnx-int8": "onnxscript"}
@@ -74,6 +75,64 @@ def test_a_sparse_file_without_a_network_asks_for_one(tmp_path: Path):
     path = export(small(), images(1), "sparse", tmp_path / "net").path
     with pytest.raises(DataError, match="the name of a network"):
         open_artifact(path)
+
+
+def test_a_sparse_file_is_checked_with_the_network_that_it_names(tmp_path: Path):
+    network = build("resnet18", width=0.0625, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)).eval()
+    example = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    # Its tensors fit, but this one does not normalise.
+    other = Network(name="resnet18", options={"width": 0.0625})
+    with pytest.raises(RunError, match="its parent's logits"):
+        export(network, example, "sparse", tmp_path / "net", network=other)
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_a_program_of_torch_computes_where_its_weights_are(tmp_path: Path):
+    path = export(small(), images(2), "torch", tmp_path / "net").path
+    model = open_artifact(path, trust=True).model
+    assert model.to("meta") is model
+    assert parity(small(), model, images(4)).error < EXACT
+    x = images(2).requires_grad_()
+    model(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_an_export_goes_over_a_record_that_is_damaged(tmp_path: Path):
+    path = made("c", tmp_path)
+    for damage in ("{", "[" * 100_000):
+        about_path(path).write_text(damage)
+        with pytest.raises(DataError, match="the record of an artifact"):
+            read_about(path)
+        assert made("c", tmp_path) == path
+        assert read_about(path) is not None
+
+
+def test_a_network_called_about_is_compiled(tmp_path: Path):
+    if not any(map(shutil.which, COMPILERS)):
+        pytest.skip("no C compiler here")
+    path = export(small(), images(2), "c", tmp_path / "about").path
+    assert parity(small(), open_artifact(path, trust=True).model, images(4)).error < EXACT
+
+
+def test_a_folder_from_which_nothing_may_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = made("c", tmp_path)
+
+    def refuse(name: str) -> object:
+        raise OSError(f"{name}: failed to map segment from shared object: Operation not permitted")
+
+    monkeypatch.setattr("gossamer.deploy.csource.compile.ctypes.CDLL", refuse)
+    with pytest.raises(RunError, match=r"programs may run.*set TMPDIR"):
+        open_artifact(path, trust=True)
+
+
+def test_a_quantised_network_says_how_far_it_is_off_and_is_not_written_where_it_is_another(tmp_path, monkeypatch):
+    path = made("onnx-int8", tmp_path)
+    assert any("of labels equal, n = 32" in remark for remark in read_about(path).remarks)
+    path.unlink()
+    monkeypatch.setattr("gossamer.deploy.export.RECOGNISABLE", 1.01)
+    with pytest.raises(RunError, match=r"images that it was calibrated on, got \d+% of them"):
+        made("onnx-int8", tmp_path)
+    assert not path.exists()
 
 
 def test_what_runs_code_asks_for_trust_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -102,6 +102,20 @@ def test_the_program_is_strict_c_and_prints_the_record_of_a_bench(cc: str, artif
 
 
 @needs_compiler
+def test_threads_that_a_program_has_not_are_refused(artifacts: list[Path]):
+    done = ran(built(artifacts, "-std=gnu99"), "--threads", "1,4", folder=artifacts[0].parent)
+    assert done.returncode != 0
+    assert "compiled without -fopenmp it has one thread" in done.stderr
+
+
+@needs_compiler
+def test_names_that_differ_in_case_alone_are_refused(tmp_path: Path):
+    paths = [export(small(), images(1), "c", tmp_path / name).path for name in ("door", "Door")]
+    with pytest.raises(ConfigError, match="files of different names"):
+        write_program(paths, tmp_path / "timed.c", network=None)
+
+
+@needs_compiler
 def test_threads_are_openmps(artifacts: list[Path]):
     if not threads_of("cc"):
         pytest.skip("the compiler has no OpenMP")

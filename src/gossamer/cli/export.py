@@ -61,7 +61,8 @@ def export(
         network=network_of(opened),
         name=opened.recipe.model.name,
         dense_weights=opened.dense_weights(),
-        clean_accuracy=_clean_accuracy(opened.folder),
+        # What was measured of a run that draws noise is not its twin's.
+        clean_accuracy=None if is_random(opened) else _clean_accuracy(opened.folder),
         remarks=remarks,
     )
     print(written)

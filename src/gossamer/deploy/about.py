@@ -144,7 +144,7 @@ def read_about(artifact: Path) -> About | None:
 def check_files(artifact: Path, about: About) -> None:
     """Raise DataError unless the files that a record names lie beside the artifact, unchanged."""
     for name, expected in about.files.items():
-        if Path(name).name != name:
+        if not name or Path(name).name != name:
             raise DataError(str(artifact), expected="names of files beside it", got=name[:80], remedy="export it again")
         path = artifact.with_name(name)
         got = atomic.sha256(path) if path.is_file() else "no file"

@@ -63,7 +63,8 @@ def _about(artifact: Path) -> About:
 
 
 def _check(artifacts: Sequence[Path], abouts: Sequence[About], path: Path) -> None:
-    taken = {artifact.stem for artifact in artifacts}
+    # Names of macros are in capitals.
+    taken = {artifact.stem.upper() for artifact in artifacts}
     if len(taken) < len(artifacts) or not all(NAME.fullmatch(stem) for stem in taken):
         raise ConfigError(
             "bench --program",
@@ -79,7 +80,7 @@ def _check(artifacts: Sequence[Path], abouts: Sequence[About], path: Path) -> No
             got=", ".join(map(str, sorted(shapes))),
             remedy="write a program for each size",
         )
-    if path.suffix != ".c" or path.stem in taken or not NAME.fullmatch(path.stem):
+    if path.suffix != ".c" or path.stem.upper() in taken or not NAME.fullmatch(path.stem):
         raise ConfigError(
             "--program",
             expected="a C file to write, of letters, digits and underscores, of another name than the artifacts",

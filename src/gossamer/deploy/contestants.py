@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gossamer.deploy.artifact import kind_of, open_artifact
+from gossamer.deploy.artifact import CompiledModel, kind_of, open_artifact
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csr import SparseRows
 from gossamer.deploy.device import installed
@@ -22,7 +22,7 @@ from gossamer.models.folding import plain_copy
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 
-ON_ANY_DEVICE = ("sparse", "torch")
+ON_ANY_DEVICE = ("sparse",)
 """Kinds of artifacts that torch runs, on a GPU too."""
 
 
@@ -46,7 +46,15 @@ class Contestant:
         example: (N, C, H, W); the forward may be specialised to its shape, apart from N.
         """
         if self.path is not None:
-            return open_artifact(self.path, module=self.network, trust=self.trust).model.to(example.device)
+            model = open_artifact(self.path, module=self.network, trust=self.trust).model
+            if isinstance(model, CompiledModel) and torch.get_num_threads() > 1 and not model.compiled.threaded:
+                raise ConfigError(
+                    self.name,
+                    expected="a compiler that has OpenMP, for several threads",
+                    got="one that made it for a single thread",
+                    remedy="install its OpenMP library, such as libomp, or write --threads 1",
+                )
+            return model.to(example.device)
         if self.network is None:
             raise ConfigError(self.name, expected="a network", got="none", remedy="write --run RUN")
         return ENGINES[self.name].open(plain_copy(self.network), example)

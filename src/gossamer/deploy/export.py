@@ -23,7 +23,8 @@ from gossamer.deploy.simplify import simplify
 from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.torch_program import write_torch
 from gossamer.deploy.tracing import Frozen, freeze
-from gossamer.errors import ConfigError
+from gossamer.errors import ConfigError, DataError, RunError
+from gossamer.evaluation.onnx_model import OnnxModel
 from gossamer.models.folding import plain_copy
 from gossamer.runs import atomic
 from gossamer.sparsity.targets import targets
@@ -67,6 +68,10 @@ class Written:
 
     files: tuple[Path, ...]
     remarks: tuple[str, ...] = ()
+
+
+RECOGNISABLE = 0.5
+"""Share of images on which a quantised network must say its parent's class to be written at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +184,11 @@ def _write_sparse(job: Job) -> Written:
     with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
         made = Path(folder) / job.path.name
         sparse_file.write(made, job.frozen.module, kind=values, network=job.network)
-        error = _error(job, sparse_file.load(made, plain_copy(job.frozen.module)), exact=exact)
+        # As it will be opened: by the network it names, where it names one.
+        opened = (
+            sparse_file.load(made, plain_copy(job.frozen.module)) if job.network is None else sparse_file.rebuild(made)
+        )
+        error = _error(job, opened, exact=exact)
         atomic.copy(made, job.path)
     off = () if exact else (f"logits off by {error:.2g} of the largest",)
     named = () if job.network is not None else ("the file names no network: load it into the one it came from",)
@@ -192,7 +201,7 @@ def _write_c(job: Job) -> Written:
     values: Any = job.values
     error = _error(job, partial(interpret.run, rounded(graph, values)), exact=job.values != "int8")
     floats = float_layers(graph, values)
-    old = read_about(job.path) if job.path.exists() else None
+    old = _old_record(job.path)
     with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
         made = write_c(graph, Path(folder), name, values=values, blob=job.blob)
         parts = [part for part in (made.source, made.header, made.blob) if part is not None]
@@ -205,6 +214,14 @@ def _write_c(job: Job) -> Written:
     kept = (f"weights of several magnitudes stay float32: {', '.join(floats)}",) if floats else ()
     remarks = stored if job.values == "int8" else kept if job.values == "signs" else ()
     return Written(files=tuple(job.path.with_name(part.name) for part in parts), remarks=remarks)
+
+
+def _old_record(path: Path) -> About | None:
+    """Return the record of what lies there, None where there is none to read: it is written anew."""
+    try:
+        return read_about(path) if path.exists() else None
+    except DataError:
+        return None
 
 
 def _error(job: Job, computed: Callable[[Tensor], Tensor], *, exact: bool) -> float:
@@ -228,7 +245,17 @@ def _write_onnx_int8(job: Job) -> Written:
         )
     floats = write_onnx_int8(job.frozen.module, job.frozen.images, job.images, job.path, about=job.texts)
     stays = f"in float: {', '.join(floats)}" if floats else "no operator stays in float"
-    return Written(files=(job.path,), remarks=(stays, f"calibrated on {len(job.images)} images"))
+    found = parity(job.frozen.module, OnnxModel(job.path), job.images)
+    if found.agreement < RECOGNISABLE:
+        job.path.unlink()
+        raise RunError(
+            job.path.name,
+            expected="the network's classes on most of the images that it was calibrated on",
+            got=f"{found.agreement:.0%} of them",
+            remedy="nothing was written: export to onnx, or to c-int8, whose weights alone are rounded",
+        )
+    told = f"calibrated on {len(job.images)} images: {found}"
+    return Written(files=(job.path,), remarks=(stays, told))
 
 
 def _write_torch(job: Job) -> Written:

@@ -15,7 +15,8 @@ as a sparse file, which are data.
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from gossamer.deploy.parity import check_exact, parity, probes
 from gossamer.deploy.tracing import freeze, quietly, refusal, told, trace
 from gossamer.errors import ConfigError, DataError
-from gossamer.evaluation.adapters import as_module
+from gossamer.evaluation.adapters import TorchFunction, as_module
 from gossamer.runs import atomic
 
 ABOUT = "about.json"
@@ -67,9 +68,14 @@ def read_torch(path: Path, *, trust: bool) -> nn.Module:
     try:
         with quietly(), path.open("rb") as file:
             program: Any = torch.export.load(file)
-            return as_module(program.module())
+            return TorchFunction(partial(_on_the_cpu, program.module()), path.stem)
     except Exception as error:
         raise _damaged(path, f"{type(error).__name__}: {told(error)}") from error
+
+
+def _on_the_cpu(program: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return logits on x's device: what was exported on the CPU holds its weights there, wherever its module goes."""
+    return program(x.cpu()).to(x.device)
 
 
 def _damaged(path: Path, got: str) -> DataError:

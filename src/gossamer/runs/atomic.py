@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:
     """Return the value of a JSON file; raises RunError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
 
 

@@ -438,6 +438,10 @@ static void understand(int words, char **word) {
         else if (strcmp(flag, "--repeats") == 0) listed(value, &repeats, 1);
         else refuse("there is no such flag");
     }
+#ifndef _OPENMP
+    for (int i = 0; i < thread_count; i++)
+        if (threads_of[i] != 1) refuse("compiled without -fopenmp it has one thread: leave --threads out");
+#endif
 }
 
 int main(int words, char **word) {

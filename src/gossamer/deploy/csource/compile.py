@@ -22,7 +22,12 @@ OPTIMISE = ("-std=gnu99", "-O3", "-ffp-contract=fast")
 ABOUT = """#include "{name}.h"
 long about_{name}(int what, int threads) {{
     const long numbers[] = {{{upper}_CHANNELS, {upper}_ROWS, {upper}_COLUMNS, {upper}_CLASSES}};
-    return what < 4 ? numbers[what] : (long){upper}_ARENA_BYTES(threads);
+#ifdef _OPENMP
+    const long threaded = 1;
+#else
+    const long threaded = 0;
+#endif
+    return what < 4 ? numbers[what] : what == 4 ? (long){upper}_ARENA_BYTES(threads) : threaded;
 }}
 """
 
@@ -31,7 +36,10 @@ REFUSED = "export it again, or name another gcc or clang in CC"
 
 
 class Compiled:
-    """A loaded network. shape: (C, H, W) of an image; classes: how many logits. Not for two threads at once."""
+    """A loaded network, not for two callers at once.
+
+    shape: (C, H, W) of an image; classes: how many logits; threaded: it uses as many threads as it is given.
+    """
 
     def __init__(self, library: ctypes.CDLL, name: str, constants: NDArray[np.uint8] | None) -> None:
         self._run = _function(library, f"{name}_run_threads", "ppnpi")
@@ -41,6 +49,7 @@ class Compiled:
         self._constants = constants
         self.shape = (self._about(0, 1), self._about(1, 1), self._about(2, 1))
         self.classes: int = self._about(3, 1)
+        self.threaded = bool(self._about(5, 1))
         if constants is not None:
             set_blob = _function(library, f"{name}_set_blob", "ps")
             _check_code(set_blob(constants.ctypes.data, constants.nbytes), f"{name}_set_blob")
@@ -90,12 +99,21 @@ def compile_c(
     with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
         # Copies: the compiler looks beside a source for whatever it includes, and finds these two alone.
         source, _ = (Path(shutil.copy(part, folder)) for part in (written.source, written.header))
-        about = Path(folder) / "about.c"
+        # No network's source has this name: theirs are identifiers.
+        about = Path(folder) / "about-it.c"
         about.write_text(ABOUT.format(name=name, upper=name.upper()), encoding="ascii")
         made = Path(folder) / f"{name}.so"
         options = (*optimise, native(), "-shared", "-fPIC", *flags)
         _compile([source, about], made, options, openmp=openmp)
-        library = ctypes.CDLL(str(made))
+        try:
+            library = ctypes.CDLL(str(made))
+        except OSError as error:
+            raise RunError(
+                folder,
+                expected="a folder from which programs may run",
+                got=str(error),
+                remedy="set TMPDIR to one on a disk that is not mounted noexec",
+            ) from error
     constants = None if written.blob is None else np.fromfile(written.blob, np.uint8)
     return Compiled(library, name, constants)
 
