@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gossamer.cli.main import main
-from gossamer.deploy.about import about_path
+from gossamer.deploy.about import about_path, read_about
 from gossamer.deploy.export import KINDS, default_name
 from gossamer.kernels.build import COMPILERS
 
@@ -60,6 +60,16 @@ def test_every_kind_is_exported_and_verified(run: Path, kind: str, capsys: pytes
     assert kept["parity"]["error"] < (0.2 if kind.endswith("int8") else 1e-4)
     assert kept["environment"]["command"].startswith(f"gossamer verify {path} --run {run} --attack pgd")
     assert not list((run / "partial").glob("verify-*"))
+    verified = read_about(path).verified
+    assert (verified.n, verified.threat, verified.part, verified.passed) == (
+        kept["artifact"]["n"],
+        "linf:0.15",
+        "test",
+        True,
+    )
+    assert verified.attacks[-1] == "square"
+    assert verified.robust_accuracy == kept["artifact"]["robust_accuracy"] <= verified.clean_accuracy
+    assert verified.parent_robust_accuracy == kept["parent"]["robust_accuracy"]
 
 
 def test_an_artifact_that_is_not_the_runs_fails(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -113,3 +123,15 @@ def test_mistakes_are_told(run: Path, capsys: pytest.CaptureFixture[str]):
     ):
         assert gossamer(*words) == 2
         assert told in capsys.readouterr().err
+
+
+def test_what_a_published_network_became_is_held_against_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    published, path = tmp_path / "published", tmp_path / "net.safetensors"
+    assert gossamer("publish", run, published) == 0
+    assert gossamer("export", published, "--to", "sparse", "--out", path) == 0
+    assert gossamer("verify", path, "--run", published, *ATTACK) == 0
+    assert "passed" in capsys.readouterr().out
+    assert gossamer("bench", path, "--run", published, "--rounds", 1, "--repeats", 1, "--no-fresh") == 0
+    assert "net.safetensors" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import typer
 from torch import nn
 
 from gossamer.cli import options
-from gossamer.cli.subjects import one_of, read_options
+from gossamer.cli.subjects import Origin, one_of, open_origin, read_options
 from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
 from gossamer.deploy.about import check_parent, read_about
@@ -22,8 +22,6 @@ from gossamer.deploy.bench_program import write_program
 from gossamer.deploy.bench_record import read_bench
 from gossamer.deploy.contestants import ENGINES, Contestant, of_file
 from gossamer.errors import ConfigError, GossamerError
-from gossamer.models.folding import plain_copy
-from gossamer.recipe.open import OpenRun, open_run
 from gossamer.training.devices import place
 
 RANDOM_IMAGES = 128
@@ -65,7 +63,7 @@ def bench(
         write_figure([read_bench(path) for path in files], output)
         print(f"written: {output}")
         return
-    opened = None if run is None else open_run(run, data_dir)
+    opened = None if run is None else open_origin(run, data_dir, trust=trust)
     network = _network(files, opened, trust=trust)
     if opened is not None and network is not None:
         _check_one_of(files, network)
@@ -108,10 +106,10 @@ def _check_one_of(files: Sequence[Path], network: nn.Module) -> None:
         raise refused[0]
 
 
-def _network(files: list[Path], run: OpenRun | None, *, trust: bool) -> nn.Module | None:
+def _network(files: list[Path], run: Origin | None, *, trust: bool) -> nn.Module | None:
     """Return the plain network that engines run: the run's, or that of the first sparse file that names one."""
     if run is not None:
-        return plain_copy(run.twin())
+        return run.network
     for path in files:
         if path.suffix == ".safetensors":
             try:

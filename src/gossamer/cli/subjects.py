@@ -1,5 +1,6 @@
 """What do commands work on? A run folder, an artifact, or a model and data of one's own, as the options name them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from gossamer.deploy.artifact import is_artifact, open_artifact
 from gossamer.deploy.published import is_published
 from gossamer.errors import ConfigError
 from gossamer.evaluation.adapters import Outputs, as_module
+from gossamer.models.folding import plain_copy
 from gossamer.recipe.build import build_foreign_model
 from gossamer.recipe.open import open_run
 from gossamer.runs import RunFolder, atomic
@@ -32,6 +34,30 @@ class Subject:
     name: str
     threat: ThreatModel | None
     dense_weights: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an artifact came from. network: its float twin; part: its images, by part; folder: of a run, else None."""
+
+    network: nn.Module
+    part: Callable[[str], DataSet]
+    threat: ThreatModel | None
+    folder: RunFolder | None
+
+
+def open_origin(path: Path, data_dir: Path | None, *, trust: bool = False) -> Origin:
+    """Open a run folder or a published network; raises ConfigError, DataError and RunError where it is neither."""
+    if is_published(path):
+        found = load_published(path, allow_factory=trust)
+        return Origin(
+            network=plain_copy(found.twin),
+            part=lambda part: found.images(part, data_dir),
+            threat=found.threat,
+            folder=None,
+        )
+    run = open_run(path, data_dir)
+    return Origin(network=plain_copy(run.twin()), part=run.part, threat=run.threat, folder=run.folder)
 
 
 @dataclass(frozen=True, kw_only=True)

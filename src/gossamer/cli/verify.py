@@ -10,18 +10,16 @@ from torch import nn
 from gossamer.attacks.registry import build as build_attack
 from gossamer.cli import options
 from gossamer.cli.keeping import command_of, partial_folder, with_command
-from gossamer.cli.subjects import own_model, read_options
+from gossamer.cli.subjects import Origin, open_origin, own_model, read_options
 from gossamer.data import DataSet
 from gossamer.data.registry import load
-from gossamer.deploy.about import check_parent
+from gossamer.deploy.about import about_path, check_parent
 from gossamer.deploy.artifact import open_artifact
-from gossamer.deploy.verify import AGREEMENT, LIMIT, QUERIES, Asked
+from gossamer.deploy.verify import AGREEMENT, LIMIT, QUERIES, Asked, keep
 from gossamer.deploy.verify import verify as examine
 from gossamer.errors import ConfigError
 from gossamer.evaluation.adapters import as_module
 from gossamer.evaluation.setting import Setting
-from gossamer.models.folding import plain_copy
-from gossamer.recipe.open import OpenRun, open_run
 from gossamer.runs import RunFolder
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import place
@@ -31,7 +29,7 @@ from gossamer.training.progress import progress
 def verify(
     artifact: Annotated[Path, typer.Argument(help="a file that `gossamer export` wrote")],
     run: Annotated[
-        Path | None, typer.Option(help="the run it came from: its float twin, its data and its threat")
+        Path | None, typer.Option(help="the run, or published folder, it came from: its twin, its data and its threat")
     ] = None,
     attack: Annotated[str, typer.Option(help="made on the twin, confirmed on the artifact")] = "autoattack-plus",
     option: options.AttackOptions = None,
@@ -59,7 +57,7 @@ def verify(
     Adversarial examples are made on the float twin and confirmed on the artifact, which Square also attacks itself.
     Killed, the same command goes on where it stopped.
     """
-    opened = None if run is None else open_run(run, data_dir)
+    opened = None if run is None else open_origin(run, data_dir, trust=trust)
     parent = _parent(opened, twin, twin_weights)
     images = _images(opened, data, tuple(data_option or ()), data_dir, part)
     judged_by = _threat(threat, opened)
@@ -104,6 +102,8 @@ def verify(
     flags |= {"--twin": twin, "--twin-weights": twin_weights}
     found = with_command(found, command_of(["gossamer", "verify", artifact], flags))
     print(found)
+    if keep(subject, found):
+        print(f"kept in its record: {about_path(artifact)}")
     for target in (json, _result(folder, artifact)):
         if target is not None:
             found.save(target)
@@ -114,15 +114,15 @@ def verify(
         raise SystemExit(1)
 
 
-def _parent(run: OpenRun | None, twin: str | None, weights: Path | None) -> nn.Module | None:
+def _parent(run: Origin | None, twin: str | None, weights: Path | None) -> nn.Module | None:
     if run is not None and twin is not None:
         raise ConfigError("--twin", expected="no --run beside it", got=twin, remedy="give one of them")
     if run is not None:
-        return plain_copy(run.twin())
+        return run.network
     return None if twin is None else as_module(own_model(twin, weights, "--twin-weights")).eval()
 
 
-def _images(run: OpenRun | None, data: str | None, given: tuple[str, ...], folder: Path | None, part: str) -> DataSet:
+def _images(run: Origin | None, data: str | None, given: tuple[str, ...], folder: Path | None, part: str) -> DataSet:
     if data is not None:
         return load(data, part, data_dir=folder, **read_options(given, "--data-option"))
     if run is not None:
@@ -132,10 +132,10 @@ def _images(run: OpenRun | None, data: str | None, given: tuple[str, ...], folde
     )
 
 
-def _threat(text: str | None, run: OpenRun | None) -> ThreatModel:
+def _threat(text: str | None, run: Origin | None) -> ThreatModel:
     if text is not None:
         return ThreatModel.parse(text)
-    if run is None:
+    if run is None or run.threat is None:
         raise ConfigError("--threat", expected="norm and radius", got="none", remedy="write --threat linf:8/255")
     return run.threat
 

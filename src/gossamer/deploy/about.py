@@ -45,11 +45,31 @@ class Parent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What `gossamer verify` measured of an artifact: on n images, under attacks within a threat, the worst of them.
+
+    parent_robust_accuracy: of the network it was made of, on the same examples; passed: whether it held every limit.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
+
+    attacks: Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
+    threat: str
+    part: str
+    n: Annotated[int, Field(ge=1)]
+    clean_accuracy: Share
+    robust_accuracy: Share
+    parent_robust_accuracy: Share | None
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """The record of one artifact.
 
     gossamer: the version that wrote it; shape: (C, H, W) of an image; files: SHA-256 by name, of all that belong to it;
-    bytes: of these files together; remarks: what its reader must know, such as which operations stayed in float.
+    bytes: of these files together; remarks: what its reader must know, such as which operations stayed in float;
+    verified: what was measured of it as it ships, None where nothing was.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -64,6 +84,7 @@ class About:
     bytes: int
     parent: Parent
     remarks: tuple[str, ...] = ()
+    verified: Verified | None = None
 
 
 def parent_of(

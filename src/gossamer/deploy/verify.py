@@ -1,7 +1,7 @@
 """Does what ships do what was measured? Parity with its parent, then robust accuracy of the artifact itself."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from gossamer.attacks.cascade import Ensemble
 from gossamer.attacks.square import Square
 from gossamer.data import DataSet
 from gossamer.deploy import sparse_file
-from gossamer.deploy.about import digests
+from gossamer.deploy.about import Verified, digests, write_about
 from gossamer.deploy.artifact import Artifact, files_of
 from gossamer.deploy.parity import EXACT, Parity, parity, probes
 from gossamer.deploy.verification import Gap, Shipped, Verification
@@ -101,6 +101,25 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
         ),
         environment=setting.environment_of(artifact.model),
     )
+
+
+def keep(artifact: Artifact, found: Verification) -> bool:
+    """Write into an artifact's record what was measured of it; returns whether it has one. Raises RunError."""
+    if artifact.about is None:
+        return False
+    measured = found.artifact
+    verified = Verified(
+        attacks=tuple(outcome.attack for outcome in measured.attacks),
+        threat=measured.threat,
+        part=measured.dataset.part,
+        n=measured.n,
+        clean_accuracy=measured.clean_accuracy,
+        robust_accuracy=measured.robust_accuracy,
+        parent_robust_accuracy=None if found.parent is None else found.parent.robust_accuracy,
+        passed=found.passed,
+    )
+    write_about(artifact.path, replace(artifact.about, verified=verified))
+    return True
 
 
 def _compared(artifact: Artifact, parent: nn.Module | None, samples: DataSet) -> tuple[Parity | None, Parity | None]:
