@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write results/shipping-RUN.json, and beside it in results/shipping-RUN/ verifications and bench in full."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--attack", default="autoattack")
+    parser.add_argument("--attack", default="autoattack-plus")
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--engines", nargs="+", choices=tuple(ENGINES), default=tuple(ENGINES))

@@ -316,3 +316,19 @@ def test_the_command_ends_in_1_where_a_task_failed_and_prints_all_the_same(
         main(["reproduce", "bcs/table-4", "--store", str(tmp_path / "store")])
     assert ended.value.code == status
     assert "table 4" in capsys.readouterr().out.lower()
+
+
+def test_the_command_ends_in_75_where_its_minutes_were_over_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gossamer.cli.reproduce.drive", lambda *_, **__: time.sleep(20))
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "bcs/table-4", "--store", str(tmp_path / "store"), "--minutes", "0.002"])
+    assert ended.value.code == 75
+    assert "table 4" in capsys.readouterr().out.lower()
+
+
+def test_a_store_elsewhere_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reproduce", "bcs/table-4", "--show", "--store", "s3://bucket/reproduced"])
+    assert "copy its runs/ here" in capsys.readouterr().err

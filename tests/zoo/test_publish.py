@@ -18,7 +18,7 @@ from gossamer.deploy import sparse_file
 from gossamer.errors import ConfigError, RunError
 from gossamer.models import build
 from gossamer.recipe.open import open_run
-from gossamer.runs import RunFolder, atomic, status
+from gossamer.runs import RunFolder, atomic, lock, status
 from gossamer.sparsity.binary_weights import LATENT_SIGNS, Signs
 from gossamer.sparsity.factor_layers import FACTORISED, replace_layer
 from gossamer.sparsity.noisy_weights import NOISY, WeightNoise, add_noise
@@ -148,6 +148,12 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path):
     with pytest.raises(RunError, match="finished run"):
         publish(began, tmp_path / "net")
     assert not (tmp_path / "net").exists()
+
+
+def test_a_run_that_is_still_evaluated_is_not_published(run: Path, tmp_path: Path):
+    with lock.writer(RunFolder(run)), pytest.raises(RunError, match="it may still be evaluated"):
+        publish(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_result_stops_publishing(run: Path, tmp_path: Path):

@@ -32,6 +32,10 @@ from gossamer.sweep.spec import Case
 from gossamer.training.progress import duration
 
 
+LEFT = 75
+"""Exit status where the minutes were over before the work: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """An entry, and what is planned for it at a scale; None: nothing is."""
@@ -70,7 +74,7 @@ def reproduce(
         return
     asked = [_asked(name, chosen) for name in _names(tables or [])]
     root = _root(store, chosen)
-    complete = True
+    status = 0
     if not show:
         graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked), leave_out=True)
         _tell_left_out(graph)
@@ -80,10 +84,11 @@ def reproduce(
         if dry_run:
             return
         hands = engines.make_engine(engine, str(root), slots, gpus, given)
+        status = LEFT
         with engines.stoppable(), _limited(minutes):
             outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
             print(ended(outcome, graph, str(root)))
-            complete = outcome.complete and not graph.left_out
+            status = int(not outcome.complete or bool(graph.left_out))
     rebuilt = [
         rebuild(each.entry, each.study, each.ours, root, planned_elsewhere(each.entry, chosen)) for each in asked
     ]
@@ -94,8 +99,8 @@ def reproduce(
         _draw(rebuilt, chosen, out)
     else:
         _write(rebuilt, chosen, out)
-    if not complete:
-        raise SystemExit(1)
+    if status:
+        raise SystemExit(status)
 
 
 def _tell_left_out(graph: Plan) -> None:

@@ -13,7 +13,7 @@ from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.subject import count_weights, of_parent
 from gossamer.plugins import is_reference
 from gossamer.recipe.open import OpenRun, open_run
-from gossamer.runs import RunFolder, atomic, results, status
+from gossamer.runs import RunFolder, atomic, lock, results, status
 from gossamer.runs.measured import measured_files, read_measured
 from gossamer.sparsity.factor_layers import FACTORISED
 from gossamer.sparsity.forms import DENSE
@@ -117,7 +117,14 @@ def _remarks(model: str, form: str) -> list[str]:
 
 
 def _check_finished(run: OpenRun) -> None:
-    where = status.read(run.folder)
+    where, writes = status.read(run.folder), lock.holder(run.folder)
+    if writes is not None:
+        raise RunError(
+            f"{run.folder.path}",
+            expected="a finished run",
+            got=f"one that {writes} writes: it may still be evaluated",
+            remedy="wait for it",
+        )
     if run.folder.state(FINAL).exists() and where is not None and where.state == "done":
         return
     state = "a run without a status" if where is None else f"one that is {where.state}"

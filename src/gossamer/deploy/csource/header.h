@@ -7,7 +7,8 @@
  * (-mcpu=native on ARM; without -fopenmp it runs in one thread; -D@UPPER@_SCALAR uses no vectors.) It needs the standard
  * headers, memcpy and memset, and calls nothing else. With plain -std=c99 compilers emit no fused multiply-add.
  *
- * in: n images (n, channels, rows, columns), float, one behind the other. out: n rows of @CLASSES@ logits.
+ * in: n images (n, channels, rows, columns), float, one behind the other, as the network was given them when it was
+ * written: pixels in [0, 1] of Gossamer's own, whose normalisation is inside. out: n rows of @CLASSES@ logits.
  * Every function returns 0 or one of the codes below, and then has written nothing.
  */
 #ifndef @UPPER@_H
