@@ -31,7 +31,6 @@ from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import Case
 from gossamer.training.progress import duration
 
-
 LEFT = 75
 """Exit status where the minutes were over before the work: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 
