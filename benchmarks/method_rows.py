@@ -83,6 +83,8 @@ _ONE_MAGNITUDE = "all weights have one magnitude: level with the dense network t
 _WHY = {
     "edge-popup": _ONE_MAGNITUDE,
     "robust-subnet": _ONE_MAGNITUDE,
+    "magnitude": "cut over the whole network at once, it leaves the widest layer 5 %; layer by layer it is level (see lwm)",
+    "twinrep": "cut once, a tenth into training; so cut by size alone it ends lower still (see gradual, one cut)",
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
     "rsr": "half of its loss is of clean images: what it loses attacked it gains clean",
     "pwoa": "pruned and fine-tuned on clean images alone; published too, it falls most of all on VGG-16",
@@ -147,7 +149,13 @@ _VARIANTS = (
         why="signs of a tenth of the weights; published at 99 % on CIFAR-10, they cost it 13 points",
     ),
     Row(name="mad, random", recipe="mad/digits-90", settings=("method.removes=random",), page="mad"),
-    Row(name="mad, most", recipe="mad/digits-90", settings=("method.removes=most",), page="mad"),
+    Row(
+        name="mad, most",
+        recipe="mad/digits-90",
+        settings=("method.removes=most",),
+        page="mad",
+        why="the published control of MAD's order, turned round: chance does better than both (see its page)",
+    ),
     # At the published rate and temperature it ends at 71 %: steps are few here, and such soft targets move little.
     Row(
         name="pwoa, attacked",
@@ -267,6 +275,7 @@ _BESIDE = tuple(
             settings=("method.pattern=column",),
             page="patterns",
             also=("robust-admm",),
+            why="whole columns: all filters of the first layer keep the same 2 of their 25 positions",
         ),
         Row(
             name="robust-admm, filters at 50 %",
