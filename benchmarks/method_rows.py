@@ -83,7 +83,7 @@ _ONE_MAGNITUDE = "all weights have one magnitude: level with the dense network t
 _WHY = {
     "edge-popup": _ONE_MAGNITUDE,
     "robust-subnet": _ONE_MAGNITUDE,
-    "magnitude": "cut over the whole network at once, which leaves the widest layer 5 %; by layers it is level (see lwm)",
+    "magnitude": "cut over the whole network at once, which leaves the widest layer 5 %; by layers it is level (lwm)",
     "twinrep": "cut once, a tenth into training; so cut by size alone it ends lower still (see gradual, one cut)",
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
     "rsr": "half of its loss is of clean images: what it loses attacked it gains clean",
