@@ -123,7 +123,9 @@ def assert_what_ships(opened: OpenRun, seen: Seen, images: Tensor) -> None:
     final, shipped = seen.finalised, opened.model()
     assert final is not None
     assert seen.logits is not None
-    torch.testing.assert_close(eval_logits(shipped, images), seen.logits, rtol=1e-4, atol=1e-5)
+    # A small logit is a difference of large ones, and as uncertain as they are.
+    rounding = 1e-6 * max(10.0, float(seen.logits.abs().max()))
+    torch.testing.assert_close(eval_logits(shipped, images), seen.logits, rtol=1e-4, atol=rounding)
     dense = {layer.name: layer.size for layer in targets(opened_dense(opened))}
     total = sum(dense.values())
     assert final.dense_weights == total == opened.dense_weights()

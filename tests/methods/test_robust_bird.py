@@ -170,7 +170,9 @@ def test_the_draw_may_be_attacked_once_or_as_the_recipe_says() -> None:
     own = RobustBird(density=0.1, draw="recipe").phases(base, "digits-cnn")[0]
     assert (own.objective, own.attack) == (base.objective, base.attack)
     natural = small.phase(objective=Natural(), attack=None)
-    assert RobustBird(density=0.1, draw="fgsm").phases(natural, "digits-cnn")[0].objective == Natural()
+    assert RobustBird(density=0.1, draw="natural").phases(natural, "digits-cnn")[0].objective == Natural()
+    with pytest.raises(ConfigError, match=r"method\.draw"):
+        RobustBird(density=0.1, draw="fgsm").phases(natural, "digits-cnn")
 
 
 @pytest.mark.parametrize("break_at", [2, 5, 8])

@@ -72,7 +72,7 @@ def test_a_question_to_the_same_runs_is_planned_once() -> None:
     assert len(graph.protocols) == len({each.name for each in graph.protocols}) == 4
     assert graph.protocols[0].name == weights.name
     assert list(graph.protocols[0].runs) == [run.name for run in graph.runs]
-    assert graph.protocols[0].runs[graph.runs[0].name] == graph.runs[0].phases
+    assert graph.protocols[0].runs[graph.runs[0].name] == graph.runs[0].made_of
     alone = planned()
     assert (alone.phases, alone.runs, alone.protocols) == (graph.phases, graph.runs, ())
 

@@ -18,7 +18,7 @@ SEMANTICS: Mapping[str, int] = {
     # Batches of early scores no longer move the statistics that the next one is attacked with.
     "gossamer.methods.early_mask": 2,
     # The zeros of the proximal form are zeros of an average too.
-    "gossamer.methods.lasso": 2,
+    "gossamer.sparsity.thresholding.SoftThreshold": 2,
     # The worst of several threats is chosen by the labels that its attacks go by.
     "gossamer.objectives.several": 2,
     # The first layer of a funnel is whole at most.
