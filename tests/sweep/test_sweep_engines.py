@@ -11,6 +11,7 @@ import pytest
 import yaml
 from small_sweeps import CORNER, command, digests, planned
 
+from gossamer.cli.engines import _devices, make_engine
 from gossamer.cli.main import main
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
@@ -203,3 +204,15 @@ def test_flags_that_cannot_be_are_refused(
 def test_an_engine_needs_a_slot(tmp_path: Path):
     with pytest.raises(ConfigError, match="--slots"):
         LocalEngine(slots=0, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("seen", "devices"), [("0,2", ["0", "2"]), ("-1", []), ("", [])])
+def test_gpus_that_are_hidden_are_none(seen: str, devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    assert _devices(None) == devices
+
+
+@pytest.mark.parametrize("given", [{"cpus": "two"}, {"_calls": []}, {"cores": 2}])
+def test_options_of_ray_are_checked_before_it_starts(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--engine-option"):
+        make_engine("ray", "store", None, None, given)

@@ -13,7 +13,7 @@ from gossamer.errors import ConfigError
 from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import run_name
 from gossamer.recipe.train import train
-from gossamer.sweep.results import Results, read_results
+from gossamer.sweep.results import Results, _of_one_type, read_results
 from gossamer.sweep.spec import expand, load_sweep
 from gossamer.sweep.store import Store
 
@@ -94,6 +94,20 @@ def test_parquet_keeps_the_table(table: Results, tmp_path: Path):
     read = parquet.read_table(tmp_path / "table.parquet").to_pydict()
     assert list(read) == list(table.columns)
     assert read["clean"] == table.column("clean")
+
+
+def test_labels_of_several_types_are_texts_in_parquet(tmp_path: Path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"eps": 0.1, "n": 1, "x": 0.5}, {"eps": "8/255", "n": None, "x": 1}]
+    Results(axes=["eps"], columns=["eps", "n", "x"], rows=rows).to_parquet(tmp_path / "table.parquet")
+    read = parquet.read_table(tmp_path / "table.parquet").to_pydict()
+    assert read == {"eps": ["0.1", "8/255"], "n": [1, None], "x": [0.5, 1.0]}
+
+
+def test_labels_of_several_types_become_texts():
+    assert _of_one_type([0.1, "8/255", None]) == ["0.1", "8/255", None]
+    assert _of_one_type([1, 0.5, None]) == [1, 0.5, None]
+    assert _of_one_type([True, 2]) == ["True", "2"]
 
 
 def test_xarray_has_a_dimension_an_axis(table: Results):

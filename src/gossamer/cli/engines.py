@@ -14,6 +14,7 @@ import typer
 
 from gossamer.cli.subjects import one_of
 from gossamer.errors import ConfigError
+from gossamer.options import typed
 from gossamer.sweep.engine import Engine
 from gossamer.sweep.local import LocalEngine, cores
 
@@ -47,7 +48,9 @@ def make_engine(name: str, root: str, slots: int | None, gpus: str | None, given
     if name == "ray":
         from gossamer.sweep.ray_engine import RayEngine  # noqa: PLC0415
 
-        return RayEngine(**given)
+        known = ("address", "cpus", "gpus", "started")
+        asked: dict[str, Any] = typed(RayEngine, given, "--engine-option", known=known)
+        return RayEngine(**asked)
     folder = Path(root) / "tasks"
     if name == "slurm":
         from gossamer.sweep.slurm import SlurmEngine  # noqa: PLC0415
@@ -61,7 +64,10 @@ def _devices(gpus: str | None) -> list[str]:
     if gpus is not None:
         return [device.strip() for device in gpus.split(",") if device.strip()]
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return seen.split(",") if seen else [str(number) for number in range(torch.cuda.device_count())]
+    if seen is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    # -1 is how GPUs are hidden.
+    return [device for device in seen.split(",") if device.strip() and not device.strip().startswith("-")]
 
 
 def _refuse(wrong: bool, flag: str, expected: str, got: object) -> None:

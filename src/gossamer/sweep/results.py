@@ -47,7 +47,7 @@ class Results:
     def to_parquet(self, path: Path | str) -> None:
         """Write the table as Parquet; raises ConfigError where pyarrow is not installed."""
         pyarrow, parquet = _imported("pyarrow"), _imported("pyarrow.parquet", "pyarrow")
-        arrays = {name: pyarrow.array(self.column(name)) for name in self.columns}
+        arrays = {name: pyarrow.array(_of_one_type(self.column(name))) for name in self.columns}
         parquet.write_table(pyarrow.table(arrays), str(path))
 
     def to_xarray(self) -> Any:
@@ -108,6 +108,14 @@ def read_results(sweep: Sweep | Path | str | Mapping[str, Any], store: Path | st
     rows = [_attacked(row, outcomes, apart) for row, outcomes in found]
     measured = list(dict.fromkeys(name for row in rows for name in row if name not in (*axes, *MEASURES)))
     return Results(axes=axes, columns=[*axes, *MEASURES, *measured], rows=rows)
+
+
+def _of_one_type(values: Sequence[Cell]) -> list[Cell]:
+    """Return values as they are where they are all numbers, or all of one type; otherwise as texts."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) < 2 or kinds == {int, float}:
+        return list(values)
+    return [None if value is None else str(value) for value in values]
 
 
 def _read(case: Case, run: RunFolder, held: Store) -> tuple[dict[str, Cell], list[AttackOutcome]]:
