@@ -130,7 +130,7 @@ def test_of_runs_of_other_phases_it_is_measured_anew(store: Path) -> None:
     task = protocol_task(graph.protocols[0], str(store))
     perform(task)
     standing = store / "standing" / f"{task.key}.json"
-    atomic.write_json(standing, {"phases": {graph.runs[0].name: ["of-other-data"]}, "done": True})
+    atomic.write_json(standing, {"made_of": {graph.runs[0].name: ["of-other-data"]}, "done": True})
     assert not is_done(task)
     (store / "standing" / f"{graph.runs[0].name}.json").unlink()
     with pytest.raises(RunError, match="the runs before it"):

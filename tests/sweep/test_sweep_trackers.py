@@ -125,7 +125,7 @@ def test_where_the_store_is_a_url_a_worker_takes_the_tracked_run_over(variables:
     note = json.loads(Store(root).files.read(f"runs/{task.key}/trackers/mlflow.json") or b"")
     assert (note["id"], note["done"]) == (mlflow.runs[0].tags["gossamer.id"], True)
     # A run of that name that is made of other phases is another one.
-    Store(root).files.write(f"standing/{task.key}.json", b'{"phases": [], "done": true}')
+    Store(root).files.write(f"standing/{task.key}.json", b'{"made_of": [], "done": true}')
     assert perform(task) == "done"
     assert len(mlflow.runs) == len(wandb.runs) == 2
 
