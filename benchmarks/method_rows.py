@@ -85,6 +85,7 @@ _WHY = {
     "robust-subnet": _ONE_MAGNITUDE,
     "magnitude": "cut over the whole network at once, which leaves the widest layer 5 %; by layers it is level (lwm)",
     "twinrep": "cut once, a tenth into training; so cut by size alone it ends lower still (see gradual, one cut)",
+    "early-mask": "chosen before training; rewinding's mask, of much the same shares by layer, is level in half the epochs",
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
     "rsr": "half of its loss is of clean images: what it loses attacked it gains clean",
     "pwoa": "pruned and fine-tuned on clean images alone; published too, it falls most of all on VGG-16",
@@ -190,11 +191,27 @@ _VARIANTS = (
     Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",), page="s2ap"),
     Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",), page="harp"),
     Row(name="harp, rates alone", recipe="harp/digits-90", settings=("method.learn=rates",), page="harp"),
-    Row(name="early-mask, grasp", recipe="early-mask/digits-90", settings=("method.score=grasp",), page="early-mask"),
     Row(
-        name="early-mask, synflow", recipe="early-mask/digits-90", settings=("method.score=synflow",), page="early-mask"
+        name="early-mask, grasp",
+        recipe="early-mask/digits-90",
+        settings=("method.score=grasp",),
+        page="early-mask",
+        why="chosen before training; rewinding's mask, of much the same shares by layer, is level in half the epochs",
     ),
-    Row(name="rewinding, random", recipe="rewinding/digits-90", settings=("method.choose=random",), page="rewinding"),
+    Row(
+        name="early-mask, synflow",
+        recipe="early-mask/digits-90",
+        settings=("method.score=synflow",),
+        page="early-mask",
+        why="chosen before training and without data: half of the classifier is kept, and 5 % of the widest layer",
+    ),
+    Row(
+        name="rewinding, random",
+        recipe="rewinding/digits-90",
+        settings=("method.choose=random",),
+        page="rewinding",
+        why="the published control of rewinding: 22 of its 44 epochs are dense, and random masks train for 45",
+    ),
     # Its tickets are as found, which is what edge-popup has.
     Row(
         name="scratch-ticket, switch",
