@@ -80,12 +80,13 @@ _CONTROLS = {"random": (), "edge-popup": ("dense, binary", "random"), "robust-su
 _PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm": "magnitude"}
 
 _ONE_MAGNITUDE = "all weights have one magnitude: level with the dense network that has it too"
+_EARLY = "chosen before training; rewinding's mask, of much the same shares by layer, is level in half the epochs"
 _WHY = {
     "edge-popup": _ONE_MAGNITUDE,
     "robust-subnet": _ONE_MAGNITUDE,
     "magnitude": "cut over the whole network at once, which leaves the widest layer 5 %; by layers it is level (lwm)",
     "twinrep": "cut once, a tenth into training; so cut by size alone it ends lower still (see gradual, one cut)",
-    "early-mask": "chosen before training; rewinding's mask, of much the same shares by layer, is level in half the epochs",
+    "early-mask": _EARLY,
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
     "rsr": "half of its loss is of clean images: what it loses attacked it gains clean",
     "pwoa": "pruned and fine-tuned on clean images alone; published too, it falls most of all on VGG-16",
@@ -196,7 +197,7 @@ _VARIANTS = (
         recipe="early-mask/digits-90",
         settings=("method.score=grasp",),
         page="early-mask",
-        why="chosen before training; rewinding's mask, of much the same shares by layer, is level in half the epochs",
+        why=_EARLY,
     ),
     Row(
         name="early-mask, synflow",
