@@ -174,7 +174,8 @@ def test_a_headline_under_a_weaker_attack_says_what_autoattack_left(finished, tm
     run = finished("sparse")
     few = made_records.autoattack("sparse")
     outcome = replace(few.attacks[0], threat="linf:0.15", eps=0.15)
-    results.write_evaluation(run, "autoattack", replace(few, attacks=(outcome,)))
+    alike = replace(few.dataset, name="synthetic-digits", part="test")
+    results.write_evaluation(run, "autoattack", replace(few, attacks=(outcome,), dataset=alike))
     said = "AutoAttack leaves 47.0 % [44, 50] of n=1000."
     assert f"The headline of sparse is under PGD-50 ×10, n=360; {said}" in prose(page_of(tmp_path, run))
 

@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from gossamer.intervals import wilson
+from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
+from gossamer.recipe.train import result_name
 from gossamer.reproduce.published import entries, load_entry
 from gossamer.reproduce.reading import read_number
 from gossamer.reproduce.scales import Place, Reading, Study, load_study, places
@@ -147,7 +149,8 @@ def lay_down(store: Path, case: Case) -> None:
         attacks=(outcome,),
         environment={},
     )
-    results.write_evaluation(run, "autoattack-early", evaluation)
+    (spec,) = (each for each in case.recipe.evaluation if each.attack == "autoattack-early")
+    results.write_evaluation(run, result_name(spec, build_threat(case.recipe)), evaluation)
     lines = [("train", 1, 0.5), ("train", 2, 0.625), ("round-1", 1, 0.25), ("round-1", 2, 0.375)]
     told = [{"phase": phase, "epoch": epoch, "test/pgd-1": share} for phase, epoch, share in lines]
     run.metrics.write_text("".join(f"{json.dumps(line)}\n" for line in told))

@@ -14,7 +14,7 @@ import typer
 
 from gossamer.cli.subjects import one_of
 from gossamer.errors import ConfigError
-from gossamer.options import typed
+from gossamer.options import construct
 from gossamer.sweep.engine import Engine
 from gossamer.sweep.local import LocalEngine, cores
 
@@ -48,9 +48,7 @@ def make_engine(name: str, root: str, slots: int | None, gpus: str | None, given
     if name == "ray":
         from gossamer.sweep.ray_engine import RayEngine  # noqa: PLC0415
 
-        known = ("address", "cpus", "gpus", "started")
-        asked: dict[str, Any] = typed(RayEngine, given, "--engine-option", known=known)
-        return RayEngine(**asked)
+        return construct(RayEngine, given, "--engine-option")
     folder = Path(root) / "tasks"
     if name == "slurm":
         from gossamer.sweep.slurm import SlurmEngine  # noqa: PLC0415

@@ -52,6 +52,11 @@ def phase_keys(
     return keys
 
 
+def images_key(parts: Parts) -> str:
+    """Return what identifies the images that networks are judged on, which no phase need have seen."""
+    return _digest({"test": describe(parts.test), "held_out": describe(parts.held_out)})
+
+
 def versions_of(recipe: Recipe) -> dict[str, int]:
     """Return the versions of the arithmetic that a recipe names: its method's, its objective's, and all that is shared.
 

@@ -55,8 +55,7 @@ def _weaker_headline(view: RunView) -> str:
     quoted = view.headline
     if quoted is None or quoted.attack.startswith("autoattack"):
         return ""
-    tested = [one for one in view.evaluations if one.dataset.part == quoted.dataset.part]
-    outcomes = [outcome for one in tested for outcome in one.attacks if outcome.threat == quoted.threat]
+    outcomes = [outcome for one in view.comparable for outcome in one.attacks if outcome.threat == quoted.threat]
     full = [outcome for outcome in outcomes if words.outcome_name(outcome) == "AutoAttack"]
     if not full:
         return ""

@@ -200,11 +200,11 @@ def _counted(run: RunFolder, what: str, layers: Sequence[str]) -> float | None:
 
 
 def _evaluations(run: RunFolder, recipe: Recipe) -> list[Evaluation]:
-    """Return the evaluations on test images that a recipe asks for, where any is there; else all of the run's.
+    """Return the evaluations on test images that a recipe asks for, as far as they are there.
 
     Whoever evaluates the run once more, at other radii say, changes no number of a table by that.
     """
     paths = results.evaluation_files(run)
     asked = {run.result(result_name(spec, build_threat(recipe))) for spec in recipe.evaluation}
-    own = [path for path in paths if path in asked] or paths
+    own = [path for path in paths if path in asked]
     return [each for path in own if (each := results.read_evaluation(path)).dataset.part == "test"]

@@ -1,7 +1,5 @@
 """What is there to do? The graph of a sweep: distinct phases, each trained once, and the runs that end in them."""
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +8,7 @@ from pathlib import Path
 from gossamer.data import DataSet
 from gossamer.errors import GossamerError
 from gossamer.recipe.build import Parts, build_data, check
-from gossamer.recipe.description import describe
-from gossamer.recipe.identity import phase_keys
+from gossamer.recipe.identity import images_key, phase_keys
 from gossamer.recipe.load import run_name
 from gossamer.recipe.protocols import Question
 from gossamer.recipe.schema import Recipe
@@ -19,8 +16,6 @@ from gossamer.recipe.start import started_phases
 from gossamer.recipe.unlabelled import open_source
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.spec import Case, Label
-
-_DIGITS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +192,7 @@ def _images(read: Readings, recipe: Recipe, parts: Parts) -> str:
     """Return what identifies the images that a recipe is evaluated on, found once for all that ask for the same."""
     asked = recipe.data.model_dump_json()
     if asked not in read.images:
-        judged = {"test": describe(parts.test), "held_out": describe(parts.held_out)}
-        read.images[asked] = hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+        read.images[asked] = images_key(parts)
     return read.images[asked]
 
 

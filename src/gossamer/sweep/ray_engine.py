@@ -25,7 +25,7 @@ class RayEngine:
     cpus: float = 1.0
     gpus: float = 0.0
     started: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    _calls: list[Any] = field(default_factory=list[Any])
+    _calls: list[Any] = field(default_factory=list[Any], init=False)
 
     def __post_init__(self) -> None:
         if self.cpus <= 0 or self.gpus < 0:
