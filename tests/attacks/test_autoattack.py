@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gossamer.attacks.apgd import APGD
 from gossamer.attacks.autoattack import AutoAttack
@@ -111,3 +111,21 @@ def test_a_cascade_needs_members_of_their_own_names():
         Cascade(threat=LINF, members=())
     with pytest.raises(ConfigError, match="its own name"):
         Cascade(threat=LINF, members=(("a", Square(threat=LINF)), ("a", Square(threat=LINF))))
+
+
+@pytest.mark.parametrize(
+    ("classes", "left"),
+    [
+        (2, ("apgd-ce", "fab", "square", "fab-t")),
+        (3, ("apgd-ce", "apgd-dlr", "fab", "square", "fab-t")),
+        (4, ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")),
+    ],
+)
+def test_few_classes_leave_the_attacks_whose_loss_they_define(classes: int, left: tuple[str, ...]):
+    attack = AutoAttack(threat=ThreatModel("linf", 0.1), version="plus", steps=2, queries=3).among(classes)
+    assert tuple(name for name, _ in attack.members) == left
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, classes))
+    x = torch.rand(4, 3, 2, 2)
+    found = attack(network, x, network(x).argmax(dim=1))
+    assert (found - x).abs().max() <= 0.1 + 1e-6

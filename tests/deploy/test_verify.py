@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from shipped import even, labelled
+from safetensors.torch import save_file
+from shipped import even, images, labelled
 from torch import Tensor, nn
 
 from gossamer.attacks.autoattack import AutoAttack
 from gossamer.attacks.pgd import PGD
+from gossamer.cli.main import main
 from gossamer.deploy.about import about_path
 from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.export import export
@@ -181,3 +183,33 @@ def test_impossible_questions_are_refused(sound: Artifact):
     data = (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
     with pytest.raises(ConfigError, match="images of shape"):
         verify(sound, other, Setting(data=data), ASKED)
+
+
+def test_a_network_of_two_classes_is_attacked_by_what_two_classes_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(72, 2)).eval()
+    x = images(20)
+    y = network(x).argmax(dim=1)
+    save_file({"x": x, "y": y, "x_test": x.clone(), "y_test": y.clone()}, "data.safetensors")
+    save_file(network.state_dict(), "twin.safetensors")
+    Path("twin_of_two.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(72, 2))\n"
+    )
+    export(network, x[:1], "torch", "net.pt2")
+    words = ["verify", "net.pt2", "--twin", "twin_of_two:make", "--twin-weights", "twin.safetensors", "--trust"]
+    words += ["--data", "tensors", "--data-dir", "data.safetensors", "--threat", "linf:0.02", "--json", "found.json"]
+    words += ["--option", "steps=3", "--option", "queries=10", "--queries", "10", "--device", "cpu"]
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code in (0, None), capsys.readouterr().err
+    found = records.read(Verification, Path("found.json"))
+    names = [outcome.attack.removesuffix(" of the twin") for outcome in found.artifact.attacks]
+    assert names == ["apgd-ce", "fab", "square", "fab-t", "square"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--attack", "autoattack-plus"])
+    assert stopped.value.code == 2
+    assert "attack with apgd-ce, fab or square" in " ".join(capsys.readouterr().err.split())

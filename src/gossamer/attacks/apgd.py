@@ -75,15 +75,21 @@ class APGD:
         larger_eps = self.largereps and self.threat.norm == "l1"
         return apgd_l1.stages(self.threat.eps, self.steps, larger_eps=larger_eps)
 
+    @property
+    def least_classes(self) -> int:
+        """How many classes its loss needs."""
+        if self.loss == "ce":
+            return 2
+        return 3 if self.targets is None else 4
+
     def attempts(self, classes: int) -> int:
         """Return restarts times targets; raises ConfigError where there are too few classes for the loss."""
-        least = 2 if self.loss == "ce" else 3 if self.targets is None else 4
-        if classes < least:
+        if classes < self.least_classes:
             raise ConfigError(
                 f"the {'targeted ' if self.targets else ''}loss {self.loss}",
-                expected=f"at least {least} classes",
+                expected=f"at least {self.least_classes} classes",
                 got=classes,
-                remedy="write loss ce" if self.loss == "dlr" else "attack a classifier",
+                remedy="attack with apgd-ce, fab or square" if self.loss == "dlr" else "attack a classifier",
             )
         return self.restarts * (1 if self.targets is None else min(self.targets, classes - 1))
 

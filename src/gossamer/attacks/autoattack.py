@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from torch import Tensor
 
 from gossamer.attacks.apgd import APGD
-from gossamer.attacks.cascade import Member, attack_in_order
+from gossamer.attacks.cascade import Cascade, Member, attack_in_order
 from gossamer.attacks.checks import check_count
 from gossamer.attacks.fab import FAB
 from gossamer.attacks.goals import SEED_ZERO
@@ -16,7 +16,7 @@ from gossamer.attacks.square import Square
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
 from gossamer.threat import ThreatModel
-from gossamer.types import Model
+from gossamer.types import Attack, Model
 
 Version: TypeAlias = Literal["standard", "plus", "rand", "early"]
 
@@ -57,6 +57,16 @@ class AutoAttack:
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, draws: Draws = SEED_ZERO) -> Tensor:
         """Return x_adv for x: (N, C, H, W) in [0, 1] and labels y: (N,): the first point at which the model errs."""
         return attack_in_order(self.members, self.threat, model, x, y, draws)
+
+    def among(self, classes: int) -> Cascade:
+        """Return those of its attacks whose loss is defined on so few classes: dlr needs three, targeted dlr four."""
+        return Cascade(
+            threat=self.threat, members=tuple(member for member in self.members if _is_defined(member[1], classes))
+        )
+
+
+def _is_defined(attack: Attack, classes: int) -> bool:
+    return not isinstance(attack, APGD) or classes >= attack.least_classes
 
 
 def _apgd_ce(attack: AutoAttack) -> APGD:

@@ -1,12 +1,14 @@
 """`gossamer verify`: does an artifact compute what its run computes, and how robust is it as it ships?"""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from torch import nn
 
+from gossamer.attacks.autoattack import AutoAttack
 from gossamer.attacks.registry import build as build_attack
 from gossamer.cli import options
 from gossamer.cli.keeping import command_of, partial_folder, with_command
@@ -24,6 +26,9 @@ from gossamer.runs import RunFolder
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import place
 from gossamer.training.progress import progress
+from gossamer.types import Attack
+
+STRONGEST = "autoattack-plus"
 
 
 def verify(
@@ -31,7 +36,9 @@ def verify(
     run: Annotated[
         Path | None, typer.Option(help="the run, or published folder, it came from: its twin, its data and its threat")
     ] = None,
-    attack: Annotated[str, typer.Option(help="made on the twin, confirmed on the artifact")] = "autoattack-plus",
+    attack: Annotated[
+        str | None, typer.Option(help="made on the twin, confirmed on the artifact", show_default=STRONGEST)
+    ] = None,
     option: options.AttackOptions = None,
     queries: Annotated[int, typer.Option(help="of Square, on the artifact itself")] = QUERIES,
     limit: Annotated[float, typer.Option(help="points that accuracy may lie below the run's; more: exit 1")] = 100
@@ -67,7 +74,7 @@ def verify(
     folder = None if opened is None else opened.folder
     given = read_options(tuple(option or ()))
     asked = Asked(
-        attack=None if parent is None else build_attack(attack, judged_by, **given),
+        attack=None if parent is None else _attack(attack, judged_by, subject.classes or images.num_classes, given),
         threat=judged_by,
         queries=queries,
         limit=limit / 100,
@@ -112,6 +119,14 @@ def verify(
         shutil.rmtree(kept, ignore_errors=True)
     if not found.passed:
         raise SystemExit(1)
+
+
+def _attack(name: str | None, threat: ThreatModel, classes: int, given: Mapping[str, object]) -> Attack:
+    """Return the attack of a name; without one the strongest, or what of it so few classes allow."""
+    attack = build_attack(name or STRONGEST, threat, **given)
+    if name is None and isinstance(attack, AutoAttack):
+        return attack.among(classes)
+    return attack
 
 
 def _parent(run: Origin | None, twin: str | None, weights: Path | None) -> nn.Module | None:
