@@ -11,9 +11,10 @@ from torch import nn
 
 from gossamer.deploy import torch_program
 from gossamer.deploy.about import about_path, read_about
-from gossamer.deploy.artifact import open_artifact
+from gossamer.deploy.artifact import files_of, open_artifact
 from gossamer.deploy.export import KINDS, default_name, export
 from gossamer.deploy.parity import EXACT, parity
+from gossamer.deploy.seal import KEY
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.kernels.build import COMPILERS, compiler
@@ -23,14 +24,15 @@ from gossamer.models.digits import digits_cnn
 NEEDED = {"onnx": "onnxscript", "onnx-int8": "onnxscript"}
 
 
-def made(kind: str, folder: Path) -> Path:
+def made(kind: str, folder: Path, *, blob: bool = False) -> Path:
     """Export the small network, or skip where this machine cannot."""
     if kind in NEEDED:
         pytest.importorskip(NEEDED[kind])
         pytest.importorskip("onnxruntime")
     if kind.startswith("c") and not any(map(shutil.which, COMPILERS)):
         pytest.skip("no C compiler here")
-    return export(small(), images(2), kind, folder / f"net_{kind.replace('-', '_')}", images=images(32)).path
+    path = folder / f"net_{kind.replace('-', '_')}"
+    return export(small(), images(2), kind, path, images=images(32), blob=blob).path
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,27 @@ def test_a_truncated_file_is_refused(kind: str, tmp_path: Path):
     about_path(path).unlink()
     with pytest.raises(DataError):
         open_artifact(path, module=small(), trust=True)
+
+
+@pytest.mark.parametrize(("kind", "blob"), [("c", False), ("c", True), ("onnx", False), ("onnx-int8", False)])
+def test_a_flipped_bit_is_seen_without_a_record_too(kind: str, blob: bool, tmp_path: Path):
+    path = made(kind, tmp_path, blob=blob)
+    about_path(path).unlink()
+    parts = files_of(path)
+    assert len(parts) == (1 if kind.startswith("onnx") else 3 if blob else 2)
+    draws = torch.Generator().manual_seed(5)
+    for part in parts:
+        data = part.read_bytes()
+        key = data.find(KEY.encode())
+        for _ in range(100):
+            place, bit = (int(torch.randint(most, (), generator=draws)) for most in (len(data), 8))
+            if key <= place < key + len(KEY) + 8:
+                continue
+            part.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            with pytest.raises(DataError, match="SHA-256"):
+                open_artifact(path, trust=True)
+        part.write_bytes(data)
+    assert open_artifact(path, trust=True).shape == (2, 6, 6)
 
 
 def test_a_file_that_changed_since_its_record_is_refused_before_it_is_opened(tmp_path: Path, monkeypatch):

@@ -1,6 +1,7 @@
 """ONNX files: checked, of any batch, from the network as it is; and every refusal names what it could not say."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from shipped import images, small
 from torch import Tensor, nn
 
+from gossamer.deploy import onnx_file
 from gossamer.errors import ConfigError
 
 onnx = pytest.importorskip("onnx")
@@ -16,7 +18,7 @@ pytest.importorskip("onnxruntime")
 
 from gossamer.deploy.onnx_file import newest_opset, write_onnx  # noqa: E402
 from gossamer.deploy.onnx_int8 import write_onnx_int8  # noqa: E402
-from gossamer.deploy.parity import parity  # noqa: E402
+from gossamer.deploy.parity import EXACT, parity  # noqa: E402
 from gossamer.evaluation.onnx_model import OnnxModel  # noqa: E402
 
 
@@ -40,7 +42,7 @@ def test_the_file_is_checked_named_and_of_any_batch(written: Path):
 
 def test_metadata_say_version_shape_and_digest_and_nothing_of_the_exporting_machine(written: Path):
     texts = {entry.key: entry.value for entry in onnx.load(str(written)).metadata_props}
-    assert texts.keys() == {"gossamer", "sha256", "shape", "network"}
+    assert texts.keys() == {"gossamer", "sha256", "shape", "network", "gossamer.content"}
     assert texts["shape"] == "2,6,6"
     assert len(texts["sha256"]) == 64
     assert str(Path(__file__).parent).encode() not in written.read_bytes()
@@ -145,4 +147,30 @@ def test_int8_asks_for_images_to_calibrate_on(written: Path, tmp_path: Path):
     for given in (images(3), torch.rand(32, 1, 6, 6)):
         with pytest.raises(ConfigError, match="at least 16 training images"):
             write_onnx_int8(written, images(1), given, tmp_path / "int8.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize(("pad", "size"), [((0, 0, 0, 1), 1), ((1, 1, 1, 1), 2), ((2, 2, 2, 2), 2), ((2, 1, 0, 2), 3)])
+def test_zeros_before_a_pool_stay_zeros(
+    pool: Callable[..., nn.Module], pad: tuple[int, ...], size: int, tmp_path: Path
+):
+    """In onnxruntime's own pool padding is minus infinity, and smaller than the kernel."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(2, 3, 1)
+    # All is below the zeros of the pad.
+    nn.init.constant_(convolution.bias, -3.0)  # type: ignore[arg-type]
+    body = nn.Sequential(convolution, nn.ZeroPad2d(pad), pool(size, 2), nn.Flatten())
+    network = nn.Sequential(body, nn.Linear(body(images(1)).shape[1], 3)).eval()
+    write_onnx(network, images(1), tmp_path / "net.onnx")
+    assert parity(network, OnnxModel(tmp_path / "net.onnx"), images(16)).error < EXACT
+    write_onnx_int8(network, images(1), images(32), tmp_path / "int8.onnx")
+    assert parity(network, OnnxModel(tmp_path / "int8.onnx"), images(16)).error < 0.1
+
+
+def test_what_onnxruntime_refuses_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(onnx_file, "_keep_pads", lambda _: None)
+    network = nn.Sequential(nn.ZeroPad2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(50, 3)).eval()
+    with pytest.raises(ConfigError, match="onnxruntime runs together"):
+        write_onnx(network, images(1), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())

@@ -10,14 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
+from shipped import images, small
 from torch import nn
 from torch.nn.utils import parametrize
 
 from gossamer.deploy import sparse_file, sparse_header
+from gossamer.deploy.about import about_path
+from gossamer.deploy.artifact import open_artifact
+from gossamer.deploy.export import export
 from gossamer.deploy.sparse_file import about, load, read, rebuild, write
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError
 from gossamer.models import build
+from gossamer.models.registry import MODELS
 from gossamer.sparsity.noisy_weights import WeightNoise
 from gossamer.sparsity.targets import targets
 
@@ -478,6 +483,72 @@ def test_3000_damaged_and_forged_files_are_read_soundly_or_refused(tmp_path):
 @pytest.mark.long
 def test_100000_damaged_and_forged_files_are_read_soundly_or_refused(tmp_path):
     fuzz(tmp_path, 1_000_000, 100_000)
+
+
+def fuzz_network(folder: Path, first: int, cases: int) -> dict[str, int]:
+    """Return how many files that name forged networks were rebuilt, and how many refused."""
+    path = folder / "net"
+    write(path, lively(build("digits-cnn")), network=Network(name="digits-cnn", options={"num_classes": 10}))
+    texts, arrays = opened(path)
+    counts = {"rebuilt": 0, "refused": 0}
+    for case in range(first, first + cases):
+        draw = np.random.default_rng(case)
+        header = json.loads(texts["about"])
+        if draw.random() < 0.5:
+            name = str(draw.choice(sorted(MODELS)))
+            value = [*SIZES, *STRANGE, 3, 16.5, [10**9]][int(draw.integers(len(SIZES) + len(STRANGE) + 3))]
+            header["network"]["name"] = name
+            header["network"]["options"] = {str(draw.choice([*MODELS[name].options, "other"])): value}
+        else:
+            change_value(header["network"], draw)
+        path.write_bytes(signed(json.dumps(header), arrays))
+        counts[rebuilt(path)] += 1
+    return counts
+
+
+def rebuilt(path: Path) -> str:
+    """Rebuild a network that computes, or get an error that says what is wrong."""
+    try:
+        network = rebuild(path)
+    except DataError:
+        return "refused"
+    assert network(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+    return "rebuilt"
+
+
+def test_150_forged_networks_are_rebuilt_or_refused(tmp_path):
+    counts = fuzz_network(tmp_path, 0, 150)
+    assert counts["refused"] > 100
+    assert counts["rebuilt"] > 3
+
+
+@pytest.mark.long
+def test_20000_forged_networks_are_rebuilt_or_refused(tmp_path):
+    fuzz_network(tmp_path, 1_000_000, 20_000)
+
+
+def test_600_forged_records_open_or_are_refused(tmp_path):
+    """Of a record nothing is believed that the file beside it does not bear out."""
+    path = export(small(), images(2), "sparse", tmp_path / "net").path
+    record = about_path(path).read_text()
+    counts = {"opened": 0, "refused": 0}
+    for case in range(600):
+        draw = np.random.default_rng(case)
+        if draw.random() < 0.2:
+            about_path(path).write_bytes(damaged_bytes(record.encode(), draw))
+        else:
+            forged_record = json.loads(record)
+            change_value(forged_record, draw)
+            about_path(path).write_text(json.dumps(forged_record))
+        try:
+            artifact = open_artifact(path, module=small())
+        except DataError:
+            counts["refused"] += 1
+        else:
+            counts["opened"] += 1
+            assert artifact.bytes == path.stat().st_size
+    assert counts["refused"] > 300
+    assert counts["opened"] > 15
 
 
 @pytest.mark.parametrize("size", [size for size in SIZES if size > 2**15])

@@ -15,6 +15,7 @@ from gossamer.deploy import sparse_file
 from gossamer.deploy.about import About, check_files, read_about
 from gossamer.deploy.csource import Compiled, Written, compile_c
 from gossamer.deploy.csource.emit import NAME
+from gossamer.deploy.seal import check_seal
 from gossamer.deploy.torch_program import read_torch
 from gossamer.deploy.tracing import told
 from gossamer.errors import ConfigError, DataError, GossamerError
@@ -156,6 +157,7 @@ def _read_sparse(request: Request) -> nn.Module:
 
 
 def _read_onnx(request: Request) -> nn.Module:
+    check_seal(request.path)
     return OnnxModel(request.path)
 
 
@@ -183,6 +185,7 @@ def _read_c(request: Request) -> nn.Module:
     beside = f"{path.stem}_set_blob" in header.read_text(encoding="utf-8", errors="replace")
     if beside and not blob.is_file():
         raise DataError(str(path), expected=f"{blob.name} beside it", got="no file", remedy="export it again")
+    check_seal(path, [header, blob] if beside else [header])
     written = Written(source=path, header=header, blob=blob if beside else None)
     return CompiledModel(compile_c(written, openmp=torch.get_num_threads() > 1), path.stem)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gossamer.deploy.about import weights_sha256
 from gossamer.deploy.parity import check_exact, parity, probes
+from gossamer.deploy.seal import BLANK, KEY, sealed
 from gossamer.deploy.tracing import Frozen, freeze, quietly, refusal, trace
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
@@ -21,6 +22,7 @@ INPUT = "images"
 OUTPUT = "logits"
 BATCH = "batch"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+POOLS = ("MaxPool", "AveragePool")
 OLDEST = 18
 """The opset in which torch writes before it converts to a newer one."""
 
@@ -37,6 +39,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, *, about: Mapping[
     frozen = freeze(model, example)
     proto = _exported(frozen)
     _rename_batch(proto)
+    _keep_pads(proto)
     _clear_notes(proto)
     own = {
         "gossamer": version("gossamer"),
@@ -44,7 +47,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, *, about: Mapping[
         "shape": ",".join(map(str, frozen.shape)),
     }
     put_texts(proto, {**own, **(about or {})})
-    data = checked(proto, path.name)
+    data = sealed(checked(proto, path.name))
     found = parity(frozen.module, runner(data), torch.cat([frozen.images[:16], probes(frozen.shape)]))
     check_exact(found, path.name)
     atomic.write_bytes(path, data)
@@ -76,8 +79,15 @@ def checked(proto: Any, name: str) -> bytes:
 
 
 def runner(data: bytes) -> Any:
-    """Return a function from images (N, C, H, W) to logits (N, classes) that runs an ONNX model's bytes."""
-    session = _session(data)
+    """Return a function from images (N, C, H, W) to logits (N, classes) that runs an ONNX model's bytes.
+
+    Raises ConfigError where onnxruntime does not take the model.
+    """
+    try:
+        session = _session(data)
+    # Its errors share no base but Exception.
+    except Exception as error:
+        raise refusal(error, "operators that onnxruntime runs together") from error
 
     def run(x: Tensor) -> Tensor:
         (logits,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(x.cpu().numpy())})
@@ -87,10 +97,10 @@ def runner(data: bytes) -> Any:
 
 
 def put_texts(proto: Any, texts: Mapping[str, str]) -> None:
-    """Write texts into a model's metadata, in place of those of the same name."""
+    """Write texts and the place of a seal into a model's metadata, in place of those of the same name."""
     import onnx  # noqa: PLC0415
 
-    merged = {entry.key: entry.value for entry in proto.metadata_props} | dict(texts)
+    merged = {entry.key: entry.value for entry in proto.metadata_props} | dict(texts) | {KEY: BLANK}
     onnx.helper.set_model_props(proto, merged)
 
 
@@ -161,6 +171,32 @@ def _rename_batch(proto: Any) -> None:
         for each in value.type.tensor_type.shape.dim:
             if each.dim_param == old:
                 each.dim_param = BATCH
+
+
+def _keep_pads(proto: Any) -> None:
+    """Let pads before a pool depend on the size of the batch, by nothing.
+
+    onnxruntime makes constant ones part of the pool: of MaxPool, where that means minus infinity whatever the constant
+    is, and of kernels smaller than the pad, which it then refuses.
+    """
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    pooled = {node.input[0] for node in proto.graph.node if node.op_type in POOLS}
+    old, new = list(proto.graph.node), []
+    for pad in old:
+        if pad.op_type == "Pad" and pad.output[0] in pooled and len(pad.input) > 2 and pad.input[2]:
+            names = [f"{pad.output[0]}_{part}" for part in ("batch", "none", "zero", "value")]
+            batch, none, zero, value = names
+            new += [
+                helper.make_node("Size", [pad.input[0]], [batch]),
+                helper.make_node("Sub", [batch, batch], [none]),
+                helper.make_node("Cast", [none], [zero], to=TensorProto.FLOAT),
+                helper.make_node("Add", [zero, pad.input[2]], [value]),
+            ]
+            pad.input[2] = value
+        new.append(pad)
+    del proto.graph.node[:]
+    proto.graph.node.extend(new)
 
 
 def _clear_notes(proto: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gossamer.deploy.onnx_file import INPUT, PACKAGES, check_packages, checked, put_texts, write_onnx
+from gossamer.deploy.seal import sealed
 from gossamer.deploy.tracing import quietly, refusal
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
@@ -47,7 +48,7 @@ def write_onnx_int8(
         put_texts(proto, about or {})
         data = checked(proto, path.name)
         floats = in_float(_optimised(data, Path(folder) / "optimised.onnx"))
-    atomic.write_bytes(path, data)
+    atomic.write_bytes(path, sealed(data))
     return floats
 
 

@@ -19,6 +19,7 @@ from gossamer.deploy.csource.program import Program, Weighted
 from gossamer.deploy.csource.tables import Constants, collect, plan_text, uses
 from gossamer.deploy.csource.templates import filled, template
 from gossamer.deploy.graph import Graph
+from gossamer.deploy.seal import BLANK, KEY, sealed
 from gossamer.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -74,6 +75,7 @@ def write_c(
     words["SHARED"] = str(min(max(_products(program) // worth_a_thread, 1), MOST_THREADS))
     plans = [plan_text(program, constants, layout, plan) for plan, layout in layouts.items()]
     parts = [
+        f"/* {KEY}: {BLANK} (SHA-256 of this file with zeros here, and of those beside it) */\n",
         f'#include "{name}.h"\n',
         *(f"#define USE_{use.upper()}" for use in uses(program, constants)),
         template("kernels.c").replace("@KEPT_CONSTANTS@", _kept(constants.data, blob=blob)),
@@ -85,10 +87,12 @@ def write_c(
     )
     folder.mkdir(parents=True, exist_ok=True)
     header = template("header.h").replace("@SET_BLOB@", SET_BLOB if blob else "")
-    written.header.write_text(filled(header, words), encoding="ascii")
-    written.source.write_text(filled("\n".join(parts), words), encoding="ascii")
+    beside = [filled(header, words).encode("ascii")]
+    written.header.write_bytes(beside[0])
     if written.blob is not None:
-        written.blob.write_bytes(packed(constants.data))
+        beside.append(packed(constants.data))
+        written.blob.write_bytes(beside[1])
+    written.source.write_bytes(sealed(filled("\n".join(parts), words).encode("ascii"), beside))
     return written
 
 
