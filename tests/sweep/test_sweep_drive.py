@@ -162,6 +162,24 @@ def test_a_worker_that_dies_is_replaced_and_not_for_ever(tmp_path: Path):
     assert set(outcome.done) == {"phase-0", "phase-2", "phase-4", "run-r0", "run-r2", "run-r4"}
 
 
+def test_attempts_that_come_further_are_not_counted(tmp_path: Path):
+    """Workers of a preemptible queue die as often as a long phase needs, and one that stands still three times."""
+    last = tmp_path / "work" / "1" / "last.json"
+    last.parent.mkdir(parents=True)
+
+    def preempted(task: Task, attempt: int) -> Ended:
+        if task.id != "phase-1":
+            return DONE
+        if attempt <= 5:
+            last.write_text(f"step {attempt}")
+        return DIED
+
+    hands = Hands(preempted)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
+    assert dict(outcome.failed) == {"phase-1": "killed"}
+    assert hands.log.count("phase-1") == 5 + 3
+
+
 def test_a_worker_whose_work_is_nowhere_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "is_done", lambda _task: False)
     outcome = drive(graph(DIAMOND), str(tmp_path), Hands(lambda _task, _attempt: DONE), tell=told)

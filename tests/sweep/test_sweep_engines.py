@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from gossamer.cli.engines import _devices, make_engine
 from gossamer.cli.main import main
 from gossamer.errors import ConfigError
 from gossamer.runs import atomic
+from gossamer.sweep import engine as room
 from gossamer.sweep.drive import drive
+from gossamer.sweep.engine import Ended
 from gossamer.sweep.local import LocalEngine
 from gossamer.sweep.results import read_results
 from gossamer.sweep.slurm import SlurmEngine
@@ -71,6 +74,29 @@ def test_killed_workers_change_nothing(undisturbed: Path, tmp_path: Path):
     assert outcome.complete, outcome.failed
     assert sum("killed by SIGKILL" in line for line in told) == 3
     assert digests(tmp_path) == digests(undisturbed)
+
+
+def test_a_worker_is_told_of_by_what_it_said_itself(tmp_path: Path):
+    engine = LocalEngine(slots=1, folder=tmp_path)
+    task = phase_task(next(iter(planned().phases.values())), str(tmp_path))
+    (tmp_path / f"{task.id}.log").write_text("the last one was done\n")
+    started = engine.submit(task)
+    started.process.kill()
+    started.process.wait()
+    assert started.ended() == Ended(
+        ok=False, message=f"killed by SIGKILL: it said nothing (all of it: {started.log})", again=True
+    )
+
+
+def test_relative_paths_go_out_from_the_drivers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "perform", lambda _task: str(Path.cwd()))
+    node, here = next(iter(planned().phases.values())), str(Path.cwd())
+    monkeypatch.chdir(tmp_path)
+    task = phase_task(node, "store")
+    monkeypatch.chdir(here)
+    assert room.attempt(task).message == str(tmp_path)
+    assert str(Path.cwd()) == here
+    assert room.attempt(replace(task, where=str(tmp_path / "elsewhere"))).message == here
 
 
 @pytest.mark.long

@@ -173,3 +173,37 @@ def test_what_fails_says_why_and_is_not_tried_again(cluster: RayEngine, tmp_path
 def test_a_cluster_without_room_is_refused(cluster: RayEngine, wrong: dict[str, Any]):
     with pytest.raises(ConfigError):
         RayEngine(**wrong)
+
+
+def dying_once(counts: Path) -> Callable[[Task], Ended]:
+    """Return what does a task in a worker that dies at its 7th step, when it does that for the first time."""
+
+    def begin(task: Task) -> Ended:
+        train_step, steps = loop.train_step, counts / task.id
+        again = steps.exists()
+
+        def counted(*given: Any, **named: Any) -> Any:
+            if not again and steps.exists() and len(steps.read_bytes()) == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            log(steps)
+            return train_step(*given, **named)
+
+        loop.train_step = counted
+        return attempt(task)
+
+    return begin
+
+
+def test_a_store_elsewhere_holds_what_a_cluster_made_also_where_workers_die(
+    cluster: RayEngine, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By the way of every store that fsspec reaches: workers share no folder, and begin a phase anew."""
+    monkeypatch.setattr(room, "attempt", dying_once(tmp_path))
+    root = tmp_path / "bucket"
+    outcome = drive(planned(), f"local://{root}", cluster)
+    assert outcome.complete, outcome.failed
+    assert end(root) == end(undisturbed)
+    assert set(stored(root).values()) == {1}
+    assert [len(each.read_bytes()) for each in tmp_path.glob("phase-*")] == [6 + STEPS] * 3
+    assert not (root / "work").exists()
+    assert not list(root.rglob("*.tmp"))

@@ -20,6 +20,7 @@ from gossamer.recipe.open import open_run
 from gossamer.recipe.train import train
 from gossamer.runs import RunFolder, atomic, lock, metrics
 from gossamer.sweep import tasks as room
+from gossamer.sweep.files import RemoteFiles, StoreError
 from gossamer.sweep.plan import Plan
 from gossamer.sweep.store import Store
 from gossamer.sweep.tasks import is_done, perform, phase_task, run_task
@@ -305,6 +306,44 @@ def test_a_store_may_be_a_url(tmp_path: Path):
         assert files.read(f"runs/{run.name}/{name}"), name
     assert files.read(f"runs/{run.name}/lock") is None
     assert len(Store(root).keys()) == 2
+
+
+def test_no_half_of_a_file_is_ever_under_its_name_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files = RemoteFiles(f"memory://{tmp_path.name}")
+    (tmp_path / "file").write_bytes(b"whole")
+    files.put(tmp_path / "file", "runs/a/file")
+    system = files._system
+    pipe_file, seen = system.pipe_file, []
+
+    def half(path: str, data: bytes) -> None:
+        pipe_file(path, data[:2])
+        seen.append(files.read("runs/a/file"))
+        pipe_file(path, data)
+        raise OSError("the line broke")
+
+    monkeypatch.setattr(system, "pipe_file", half)
+    (tmp_path / "file").write_bytes(b"other")
+    for store in (lambda: files.put(tmp_path / "file", "runs/a/file"), lambda: files.write("runs/a/file", b"other")):
+        with pytest.raises(StoreError, match="the line broke"):
+            store()
+        assert seen.pop() == files.read("runs/a/file") == b"whole"
+
+
+def test_a_run_that_another_put_together_meanwhile_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (run,) = (graph := planned(seed={"seeds": 1})).runs
+    root = f"memory://{tmp_path.name}/bucket"
+    for task in [phase_task(node, root) for node in graph.phases.values()]:
+        perform(task)
+    task = run_task(run, root)
+    perform(task)
+    stood: list[bool] = []
+    stand = Store.stand
+    monkeypatch.setattr(Store, "stand", lambda self, name, said: (stood.append(said["done"]), stand(self, name, said)))
+    # Both looked before either was done.
+    looks = iter([False, False])
+    monkeypatch.setattr(room, "is_done", lambda _task: next(looks))
+    assert perform(task).startswith("done")
+    assert stood == [True]
 
 
 def test_tasks_survive_being_written_down(tmp_path: Path):

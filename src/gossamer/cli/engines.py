@@ -29,7 +29,9 @@ Options: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--engine-option", help="of ray: address, cpus, gpus; of slurm: submitit's; as gpus=0.5; repeatable"),
 ]
-Attempts: TypeAlias = Annotated[int, typer.Option(help="how often a task whose worker dies is begun")]
+Attempts: TypeAlias = Annotated[
+    int, typer.Option(help="how often a task whose worker dies is begun without coming further")
+]
 
 
 def check_flags(engine: str, root: str, slots: int | None, gpus: str | None, given: Mapping[str, Any]) -> None:

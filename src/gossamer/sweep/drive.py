@@ -11,10 +11,10 @@ from gossamer.recipe.tracked import check_trackers
 from gossamer.sweep.engine import Ended, Engine, Handle, RefusedError
 from gossamer.sweep.files import StoreError
 from gossamer.sweep.plan import Plan
-from gossamer.sweep.tasks import Task, is_done, phase_task, protocol_task, run_task
+from gossamer.sweep.tasks import Task, is_done, phase_task, protocol_task, run_task, saved_by
 
 ATTEMPTS = 3
-"""How often a task is handed over before its workers' dying counts as its own fault."""
+"""How often a task is handed over without coming further before its workers' dying counts as its own fault."""
 PAUSE = 0.2
 LOST = "does its worker reach the same store?"
 
@@ -39,8 +39,8 @@ class Outcome:
 class Work:
     """Tasks on their way through an engine: which wait for others, which run, and how the rest ended.
 
-    attempts: how often a task is handed over before its workers' dying counts as its own fault. Raises ConfigError for
-    none.
+    attempts: how often a task is handed over without coming further before its workers' dying counts as its own fault.
+    Raises ConfigError for none.
     """
 
     engine: Engine
@@ -53,6 +53,7 @@ class Work:
     running: dict[str, Handle] = field(default_factory=dict[str, Handle])
     _needs: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     _begun: dict[str, int] = field(default_factory=dict[str, int])
+    _saved: dict[str, bytes] = field(default_factory=dict[str, bytes])
     _changed: set[str] = field(default_factory=set[str])
     _full: int | None = None
 
@@ -156,11 +157,18 @@ class Work:
         if ended.ok:
             self.done[name] = None
             self.tell(f"{name}: {ended.message}; {len(self.done)} of {len(self.tasks)} done")
-        elif ended.again and self._begun[name] < self.attempts:
+        elif ended.again and self._may_go_on(name):
             self.waiting.insert(0, name)
             self.tell(f"{name}: {ended.message}; it begins again where it stopped")
         else:
             self._fail(name, ended.message)
+
+    def _may_go_on(self, name: str) -> bool:
+        """Tell whether a task whose worker died begins again: where it came further, its attempts count anew."""
+        saved = saved_by(self.tasks[name])
+        if saved is not None and saved != self._saved.get(name):
+            self._saved[name], self._begun[name] = saved, 0
+        return self._begun[name] < self.attempts
 
     def _fail(self, name: str, why: str) -> None:
         self.failed[name] = why
@@ -185,9 +193,10 @@ def drive(
 ) -> Outcome:
     """Do all of a plan that is not done, and return how it ended.
 
-    Whatever fails keeps back only what comes after it. A worker that dies is replaced, `attempts` times in all. On an
-    interrupt the tasks are asked to end, and the interrupt goes on. Called again, also by another process, it goes on
-    with what is left. Raises ConfigError for a tracker that could hear of no run, RunError for a damaged store.
+    Whatever fails keeps back only what comes after it. A worker that dies is replaced, up to `attempts` times in a row
+    that bring a phase no further. On an interrupt the tasks are asked to end, and the interrupt goes on. Called again,
+    also by another process, it goes on with what is left. Raises ConfigError for a tracker that could hear of no run,
+    RunError for a damaged store.
     """
     check_trackers(run.recipe for run in plan.runs if not is_done(run_task(run, root, data_dir)))
     work = Work(engine=engine, attempts=attempts, tell=tell)

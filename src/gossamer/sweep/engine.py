@@ -1,7 +1,9 @@
 """What does a sweep ask of whoever runs its tasks? Slots, a way to hand one over, and a way to stop them all."""
 
+import contextlib
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gossamer.errors import GossamerError, RunError
@@ -54,8 +56,11 @@ class Engine(Protocol):
 
 def attempt(task: Task) -> Ended:
     """Do a task in this process, and return how it ended; what a worker calls, wherever it is."""
+    # Of a folder that this machine does not have, paths are told as missing by whoever reads them.
+    there = contextlib.chdir(task.where) if Path(task.where).is_dir() else contextlib.nullcontext()
     try:
-        return Ended(ok=True, message=perform(task))
+        with there:
+            return Ended(ok=True, message=perform(task))
     except Interrupted as error:
         return Ended(ok=False, message=str(error), again=True)
     except StoreError as error:

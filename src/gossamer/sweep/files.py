@@ -100,7 +100,7 @@ class RemoteFiles:
 
     def put(self, source: Path, name: str) -> None:
         """Store a copy of a local file."""
-        self._pipe(self._at(name), source.read_bytes())
+        self.write(name, source.read_bytes())
 
     def get(self, name: str, target: Path) -> None:
         """Copy a stored file to a local path."""
@@ -114,9 +114,15 @@ class RemoteFiles:
         path = self._at(name)
         # Not every store shows an object whole or not at all; a move does.
         temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-        self._pipe(temporary, data)
         with self._refusals_told(path):
-            self._system.mv(temporary, path)
+            self._system.makedirs(posixpath.dirname(path), exist_ok=True)
+            try:
+                self._system.pipe_file(temporary, data)
+                self._system.mv(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._system.rm(temporary)
+                raise
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, None where there is none."""
@@ -142,11 +148,6 @@ class RemoteFiles:
         path = self._at(name)
         with self._refusals_told(path, "removal"), contextlib.suppress(FileNotFoundError):
             self._system.rm(path, recursive=True)
-
-    def _pipe(self, path: str, data: bytes) -> None:
-        with self._refusals_told(path):
-            self._system.makedirs(posixpath.dirname(path), exist_ok=True)
-            self._system.pipe_file(path, data)
 
     @contextlib.contextmanager
     def _refusals_told(self, path: str, what: str = "write") -> Generator[None]:

@@ -44,6 +44,7 @@ class LocalEngine:
         slot = min(set(range(self.slots)) - {each.slot for each in self._running.values()})
         path, log = write_task(task, self.folder), self.folder / f"{task.id}.log"
         with atomic.refusals_told(log), log.open("ab") as output:
+            before = output.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", "gossamer.sweep.work", str(path)],
                 stdin=subprocess.DEVNULL,
@@ -53,7 +54,7 @@ class LocalEngine:
                 # A Ctrl-C at the terminal reaches the driver alone, which asks its workers to end.
                 start_new_session=True,
             )
-        self._running[task.id] = started = _Process(process=process, task=path, log=log, slot=slot)
+        self._running[task.id] = started = _Process(process=process, task=path, log=log, before=before, slot=slot)
         return started
 
     def stop(self) -> None:
@@ -80,6 +81,7 @@ class _Process:
     process: "subprocess.Popen[bytes]"
     task: Path
     log: Path
+    before: int
     slot: int
 
     def ended(self) -> Ended | None:
@@ -88,7 +90,8 @@ class _Process:
         if code is None:
             return None
         self.task.unlink(missing_ok=True)
-        told = self.log.read_text(encoding="utf-8", errors="replace")[-_TOLD:].strip().splitlines()
+        own = self.log.read_bytes()[self.before :]
+        told = own.decode(errors="replace")[-_TOLD:].strip().splitlines()
         last = told[-1] if told else "it said nothing"
         if code == 0:
             return Ended(ok=True, message=last)

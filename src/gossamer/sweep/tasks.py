@@ -1,6 +1,7 @@
 """What is one piece of work? A phase to train, a run to put together, or a protocol to measure, done once."""
 
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -45,7 +46,8 @@ class Task:
 
     kind: train the phase of key `key`, put the run of name `key` together, or put a question to runs. recipe: its
     values; index, phase: of its phases the last one that is needed, and that one's name; parents: the keys of those
-    before it, or of all phases of a run; publish: epochs whose states are asked for; root: of the store. asked: the
+    before it, or of all phases of a run; publish: epochs whose states are asked for; root: of the store; where: the
+    folder from which relative paths in the recipe go out. asked: the
     values of the question; runs: that it is put to, by name what each is made of; images: of a run, what identifies
     those that it is evaluated on.
     """
@@ -62,6 +64,7 @@ class Task:
     root: str
     data_dir: str | None
     asked: Mapping[str, Any] | None = None
+    where: str = field(default_factory=os.getcwd)
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     images: str = ""
 
@@ -127,6 +130,14 @@ def protocol_task(node: ProtocolNode, root: str, data_dir: Path | None = None) -
         asked=node.question.model_dump(mode="json"),
         runs=node.runs,
     )
+
+
+def saved_by(task: Task) -> bytes | None:
+    """Return what tells the last checkpoint of a phase in training from others, None where there is none to be seen."""
+    files = Store(task.root).files
+    if task.kind != "phase" or not isinstance(files, LocalFiles):
+        return None
+    return files.read((RunFolder(_place(task)).last).as_posix())
 
 
 def is_done(task: Task) -> bool:
@@ -254,7 +265,9 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     other = begun is not None and begun.get("made_of") != standing["made_of"]
     if other:
         _discard(folder)
-    store.stand(task.key, {**standing, "done": False})
+    # Where nobody can be kept from doing the same, another may have put it together meanwhile: it stays so.
+    if begun != {**standing, "done": True}:
+        store.stand(task.key, {**standing, "done": False})
     found = _fetch(store, task, folder)
     if not folder.recipe.exists():
         lines = [line for record in found for line in store.lines(record)]
