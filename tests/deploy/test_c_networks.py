@@ -9,7 +9,7 @@ import torch
 from c_code import QUICK, check, images, made, needs_compiler, with_signs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Case, networks, package_case
+from networks import PACKAGE, Case, networks, package_case
 
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csource import Values, constants
@@ -31,6 +31,8 @@ OF_THE_PACKAGE = [
     *(pytest.param("mobilenetv2", values, marks=pytest.mark.long) for values in ("int8", "signs")),
     *(pytest.param("vgg16", values, marks=pytest.mark.long) for values in get_args(Values)),
 ]
+
+FURTHER = [name for name in PACKAGE if name not in ("resnet20", "digits-cnn", "mobilenetv2", "vgg16")]
 
 
 @pytest.mark.parametrize(("name", "values"), OF_THE_PACKAGE)
@@ -55,10 +57,7 @@ def test_channels_read_in_small_chunks(values: Values, tmp_path: Path, monkeypat
 
 @pytest.mark.long
 @pytest.mark.parametrize("values", ["float32", "int8"])
-@pytest.mark.parametrize(
-    "name",
-    ["resnet18", "resnet34", "resnet50", "wideresnet20", "wideresnet28", "vgg16-imagenet", "preact-resnet18"],
-)
+@pytest.mark.parametrize("name", FURTHER)
 def test_further_networks_of_the_package(name: str, values: Values, tmp_path: Path) -> None:
     graph = simplified(name)
     check(made(graph, tmp_path, values), graph, values, images(graph, 33), COUNTS)
