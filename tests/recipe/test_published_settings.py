@@ -122,3 +122,13 @@ def test_a_wide_resnet_of_the_rewinding_thesis_has_eight_times_the_channels() ->
         model = build_model(recipe.model.name, num_classes=10, in_channels=3, image_size=32, **recipe.model.options)
     assert sum(parameter.numel() for parameter in model.parameters()) == 17_124_490
     assert recipe.method.options == {"density": 0.044, "rewind_epoch": 8, "choose": "magnitude"}
+
+
+def test_svhn_is_cropped_and_flipped_as_cifar_is_and_attacked_on_what_the_benchmark_takes() -> None:
+    """A recipe that names another data set loses what the one it extends says of the first."""
+    names = [name for name in SHIPPED if "svhn" in name and not name.startswith(("bcs/", "dense/"))]
+    assert len(names) == 35
+    for name in names:
+        recipe = load_recipe(name)
+        assert (recipe.data.augmentation.crop, recipe.data.augmentation.flip) == (4, 0.5), name
+        assert recipe.evaluation[-1].n == 10_000, name
