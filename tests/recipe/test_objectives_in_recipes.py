@@ -184,20 +184,17 @@ def small(method: str, **changes: Any) -> dict[str, Any]:
 
 
 VARIANTS: Mapping[str, dict[str, Any]] = {
-    "n-fgsm": small("dense", objective={"name": "fast-at", "variant": "noise"}, attack={"steps": 2}),
     "stored-backward-int8": small("bcs", objective={"name": "stored", "update": "backward", "storage": "int8"}),
     "stored-float16-reset": small("dense", objective={"name": "stored", "storage": "float16", "reset_every": 1}),
     "several-average": small("dense", objective={"name": "several", "combine": "average", "base": "mart"}),
-    "perturbed-bcs": small("bcs", training={"weight_perturbation": {"gamma": 0.01, "start": 1}}),
     "perturbed-magnitude": small("magnitude", training={"weight_perturbation": {}}),
     "penalties": small("dense", training={"penalties": [{"name": "l1", "strength": 1e-3}, {"name": "parseval"}]}),
     "overfitting": small("dense", training={"probes": [PROBE], "overfitting": {"metric": "train/pgd"}}),
 }
-VARIANTS["n-fgsm"].pop("attack")
 VARIANTS["stored-backward-int8"].pop("attack")
 
 
-SHORT = ("n-fgsm", "stored-backward-int8", "perturbed-bcs")
+SHORT = ("stored-backward-int8",)
 
 
 @pytest.mark.parametrize(
