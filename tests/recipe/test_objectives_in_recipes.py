@@ -248,12 +248,15 @@ class Noting(Silent):
         self.said.append(text)
 
 
-def test_pseudo_labels_of_few_classes_are_told(tmp_path: Path) -> None:
+def test_pseudo_labels_of_few_classes_are_refused_or_told(tmp_path: Path) -> None:
     path = pool(tmp_path)
     tensors = load_file(path)
     save_file({"x": tensors["x"].clone(), "y": tensors["y"] % 5}, path)
+    with pytest.raises(ConfigError, match=r"data\.unlabelled\.labels: .* all 10 classes, got .* 5, 6, 7"):
+        train(semi_supervised(path, labels="y"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     shown = Noting()
-    train(semi_supervised(path, labels="y"), out=tmp_path / "run", progress=shown)
+    train(semi_supervised(path, labels="y", partial=True), out=tmp_path / "run", progress=shown)
     assert "pseudo-labels: 5 of 10 classes have no image: 5, 6, 7, 8, 9" in shown.said
 
 

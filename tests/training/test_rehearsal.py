@@ -4,14 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 import pairs
-from gossamer.errors import ConfigError
+from gossamer.errors import ConfigError, GossamerError
 from gossamer.methods.registry import METHODS
 from gossamer.recipe.build import build_data, build_model, build_phases
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.train import train
 from gossamer.training.rehearsal import rehearse
+
+
+def nothing_to_prune(num_classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d((1, num_classes)), nn.Flatten())
 
 
 def values(method: str, **options: Any) -> dict[str, Any]:
@@ -40,6 +47,44 @@ def test_what_cannot_begin_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(ConfigError, match=told.replace(".", "[.]")):
         train(values(method, **options), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("density", [0.0, 1.5, 1e-5])
+@pytest.mark.parametrize("method", [name for name in METHODS if "density" in METHODS[name].options])
+def test_a_density_that_cannot_be_is_refused_by_every_method(method: str, density: float, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"density: expected a.* got {density:g}"):
+        train(values(method, density=density), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def adaptive(p: float) -> dict[str, Any]:
+    return {"method": {"name": "hydra", "density": 0.5, "budget": {"name": "adaptive", "p": p}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (adaptive(-0.1), r"p: .*got -0\.1"),
+        (adaptive(1.5), r"p: .*got 1\.5"),
+        ({"method": {"name": "rewinding", "density": 0.5, "rewind_epoch": 3}}, "rewind_epoch: .*got 3"),
+        ({"model": {"name": "test_rehearsal:nothing_to_prune"}}, "model: expected .*convolution"),
+        (
+            {"data": {"unlabelled": {"path": "pool.safetensors", "labels": "y"}}},
+            r"data\.unlabelled\.labels.*\[0, 10\), .*got \[0, 10\]",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_field_before_anything_is_written(
+    changes: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"x": torch.zeros(20, 1, 8, 8), "y": torch.arange(20) % 11}, "pool.safetensors")
+    found = pairs.recipe("hydra", "adversarial")
+    given = {**found, **{key: {**found.get(key, {}), **new} for key, new in changes.items() if key == "data"}}
+    given |= {key: new for key, new in changes.items() if key != "data"}
+    with pytest.raises(GossamerError, match=told):
+        train(given, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

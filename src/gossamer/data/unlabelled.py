@@ -121,7 +121,7 @@ def _read_folder(path: Path, like: DataSet) -> DataSet:
 
 
 def _labels(said: str, tensors: dict[str, Tensor], path: Path, n: int, like: DataSet) -> Tensor:
-    subject = f"pseudo-labels {said}"
+    subject = f"data.unlabelled.labels, {said}"
     found = tensors[said] if said in tensors else _one(_labels_file(said, tensors, path), _LABEL_KEYS, Path(said))
     if found.shape != (n,) or found.is_floating_point() or found.dtype == torch.bool:
         raise DataError(

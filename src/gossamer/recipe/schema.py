@@ -66,11 +66,13 @@ class Unlabelled(Section):
 
     path: a .safetensors file (key x) or a folder of images; labels: a key of the file, or a .safetensors file (key y);
     teacher: a run folder, whose network is asked once before training. One of the two gives the pseudo-labels.
+    partial: that labels may leave classes out.
     """
 
     path: str
     labels: str | None = None
     teacher: str | None = None
+    partial: bool = False
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     @model_validator(mode="after")

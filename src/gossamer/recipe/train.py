@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gossamer.attacks.registry import build as build_attack
 from gossamer.data.unlabelled import missing_classes
@@ -30,6 +31,8 @@ from gossamer.recipe.unlabelled import open_source
 from gossamer.runs import RunFolder, atomic, lock, panel, records
 from gossamer.runs.environment import environment
 from gossamer.seeding import Draws
+from gossamer.sparsity import targets
+from gossamer.sparsity.budgets import total_budget
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
@@ -146,7 +149,7 @@ def _begun(
     )
     prepared = OpenRun(RunFolder(path), chosen, data_dir)
     phases, start = started_phases(chosen, prepared.parts, data_dir)
-    build_model(chosen, prepared.parts.train)
+    _check_keeps(chosen, build_model(chosen, prepared.parts.train))
     check_together(phases, prepared.parts.train, where)
     if not RunFolder(path).recipe.exists():
         rehearse(phases, lambda: build_model(chosen, prepared.parts.train), prepared.parts.train)
@@ -217,6 +220,13 @@ def _refuse_other_start(folder: RunFolder, before: Mapping[str, str] | None, sta
         got=f"another one under {start['path']}, of SHA-256 {start['sha256']}",
         remedy="put it back, or start another run with --out",
     )
+
+
+def _check_keeps(recipe: Recipe, model: nn.Module) -> None:
+    """Raise ConfigError for a density that leaves no weight of a network."""
+    density = recipe.method.options.get("density")
+    if isinstance(density, float):
+        total_budget({layer.name: layer.size for layer in targets(model)}, density, "method.density")
 
 
 def _folder(path: Path, recipe: Recipe) -> RunFolder:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gossamer.data import DataSet
 from gossamer.data.dataset import checksum_of
-from gossamer.data.unlabelled import Pool, check_classes, read_pool
+from gossamer.data.unlabelled import Pool, check_classes, missing_classes, read_pool
 from gossamer.errors import ConfigError, RunError
 from gossamer.recipe.open import OpenRun, open_run
 from gossamer.recipe.schema import Recipe
@@ -79,9 +79,23 @@ def open_source(recipe: Recipe, train: DataSet, folder: Path, data_dir: Path | N
     if said is None:
         return None
     pool = read_pool(Path(said.path).expanduser(), said.labels, train)
+    if pool.labels is not None and not said.partial:
+        _check_all(pool.labelled(pool.labels, train.classes))
     cache = folder / PSEUDO_LABELS
     asked = None if said.teacher is None or cache.exists() else _teacher(said.teacher, train, data_dir)
     return Source(pool=pool, teacher=asked, cache=cache)
+
+
+def _check_all(labelled: DataSet) -> None:
+    """Raise ConfigError for labels that speak of fewer classes than there are."""
+    told = missing_classes(labelled)
+    if told is not None:
+        raise ConfigError(
+            "data.unlabelled.labels",
+            expected=f"labels of all {labelled.num_classes} classes",
+            got=told,
+            remedy="give pseudo-labels of the same classes, or write partial: true where they may leave some out",
+        )
 
 
 def _teacher(path: str, train: DataSet, data_dir: Path | None) -> OpenRun:
