@@ -239,8 +239,7 @@ def _subnetworks() -> Iterator[Row]:
             recipe = name.format(network, data)
             yield Row(
                 recipe=recipe,
-                # The benchmark's figures of this network stand in its claim.
-                figures=() if recipe == "scratch-ticket/resnet18-cifar10-99" else (figure,),
+                figures=(figure,),
                 data=data,
                 model=f"small-{network}" if "small-" in name else network,
                 method=method,
@@ -307,11 +306,13 @@ def _hydra() -> Iterator[Row]:
         dense, *pruned = learned.split()
         yield Row(recipe=f"hydra/{network}-{data}-dense", figures=(f"robust {dense}",), method="dense", **shared)
         for removed, figure in zip((90, 95, 99), pruned, strict=True):
-            # The claims of these three quote the benchmark's figures of the same training.
-            said = () if (network, data) == ("vgg16", "svhn") else (f"robust {figure}",)
             density = 1 - removed / 100
             yield Row(
-                recipe=f"hydra/{network}-{data}-{removed}", figures=said, method="hydra", density=density, **shared
+                recipe=f"hydra/{network}-{data}-{removed}",
+                figures=(f"robust {figure}",),
+                method="hydra",
+                density=density,
+                **shared,
             )
         for removed, figure in zip((90, 95, 99), magnitude.split(), strict=True):
             yield Row(
