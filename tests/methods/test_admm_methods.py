@@ -309,10 +309,18 @@ def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], 
 
 def test_the_sparsifier_of_one_shot_admm_is_told_the_plan() -> None:
     (phase,) = phases("one-shot-admm", epochs=4, bound=0.05, update_steps=2)
-    sparsifier = phase.sparsifier()
+    sparsifier = attached(phase)
     assert isinstance(sparsifier, TightenedADMM)
     assert sparsifier.present_density == 1.0
-    assert torch.equal(sparsifier.state_dict()["position"], torch.tensor(0.0, dtype=torch.float64))
+    # Z moves at every second step, and an epoch of three ends at the third.
+    assert [done for done in range(1, 7) if sparsifier.due(done)] == [2, 3, 4, 6]
+    losses, positions = (1.0, 1.04, 1.2, 1.1), []
+    for epoch, loss in enumerate(losses):
+        sparsifier.after_epoch(epoch, {"adversarial_loss": loss})
+        positions.append(float(sparsifier.state_dict()["position"]))
+    # On along the plan where the loss rose by no more than 5 %: not after the third epoch.
+    assert positions == [1.0, 2.0, 2.0, 3.0]
+    assert sparsifier.present_density == pytest.approx(0.1)
 
 
 def test_filters_keep_at_most_their_density_through_retraining() -> None:

@@ -13,6 +13,7 @@ from gossamer.errors import ConfigError
 from gossamer.methods.harp import HARP
 from gossamer.recipe.open import open_run
 from gossamer.sparsity import targets
+from gossamer.sparsity.budgets import budget
 from gossamer.sparsity.harp import RateSearch
 from gossamer.training.averages import AverageSpec
 from gossamer.training.interruption import Watch
@@ -80,6 +81,7 @@ def test_options_reach_the_search() -> None:
     search = HARP(density=0.05, floor=0.2, gamma=0.3, initial_density=0.5, budget="erk", learn="rates")._search()
     assert isinstance(search, RateSearch)
     assert (search.density, search._floor, search._gamma, search._initial) == (0.05, 0.2 * 0.05, 0.3, 0.5)
+    assert (search._budget, search._learn) == (budget("erk"), "rates")
 
 
 @pytest.mark.parametrize(
