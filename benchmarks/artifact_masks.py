@@ -17,11 +17,9 @@ from torch import nn
 
 import record
 from artifact_speed import IMAGE, PACKAGES, SUBJECTS, artifact, network, plan, timed
+from gossamer.deploy.bench import counts_of
 from gossamer.deploy.bench_record import Timing
-from gossamer.deploy.capture import capture
 from gossamer.deploy.contestants import Contestant
-from gossamer.deploy.counts import count
-from gossamer.deploy.simplify import simplify
 from gossamer.models import build
 from gossamer.sparsity.budgets import BudgetSpec
 from masks import BCS, BCS_OPTIONS, divided, published, thin
@@ -77,9 +75,10 @@ def subjects(name: str, folder: Path, engines: Sequence[str]) -> tuple[list[Mask
     for mask, density, model in _networks(name):
         path = folder / f"mask_{len(masked)}.c"
         contestants.append(artifact(model, path))
-        ratio = count(simplify(capture(model, torch.rand(1, *IMAGE)))).work_ratio
-        assert ratio is not None
-        masked.append(Masked(mask=mask, density=density, work_ratio=ratio, path=path))
+        counts = counts_of(model, torch.rand(1, *IMAGE))
+        assert counts is not None
+        assert counts.work_ratio is not None
+        masked.append(Masked(mask=mask, density=density, work_ratio=counts.work_ratio, path=path))
     return masked, contestants
 
 

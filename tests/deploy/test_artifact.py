@@ -130,11 +130,22 @@ def test_a_folder_from_which_nothing_may_run_is_told(tmp_path: Path, monkeypatch
 def test_a_quantised_network_says_how_far_it_is_off_and_is_not_written_where_it_is_another(tmp_path, monkeypatch):
     path = made("onnx-int8", tmp_path)
     assert any("of labels equal, n = 32" in remark for remark in read_about(path).remarks)
-    path.unlink()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     monkeypatch.setattr("gossamer.deploy.export.RECOGNISABLE", 1.01)
     with pytest.raises(RunError, match=r"images that it was calibrated on, got \d+% of them"):
         made("onnx-int8", tmp_path)
-    assert not path.exists()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert open_artifact(path).about is not None
+
+
+@pytest.mark.parametrize(("kind", "values"), [("sparse", "int8"), ("sparse", "float16"), ("c-int8", None)])
+def test_rounded_weights_that_make_another_network_are_not_written(
+    kind: str, values: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gossamer.deploy.export.RECOGNISABLE", 1.01)
+    with pytest.raises(RunError, match=r"most of the example and random images, got \d+% of them"):
+        export(small(), images(2), kind, tmp_path / "net", values=values)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_runs_code_asks_for_trust_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -176,6 +187,22 @@ def test_a_flipped_bit_is_seen_without_a_record_too(kind: str, blob: bool, tmp_p
     assert open_artifact(path, trust=True).shape == (2, 6, 6)
 
 
+def test_a_file_that_another_program_rewrote_opens_without_its_old_checksum(tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    path = made("onnx", tmp_path)
+    about_path(path).unlink()
+    rewritten = onnx.load(str(path))
+    rewritten.producer_name = "another program"
+    onnx.save(rewritten, str(path))
+    with pytest.raises(DataError, match=rf"another program rewrote it .*{KEY}.*remove that entry"):
+        open_artifact(path)
+    kept = [entry for entry in rewritten.metadata_props if entry.key != KEY]
+    del rewritten.metadata_props[:]
+    rewritten.metadata_props.extend(kept)
+    onnx.save(rewritten, str(path))
+    assert parity(small(), open_artifact(path).model, images(4)).error < EXACT
+
+
 def test_a_file_that_changed_since_its_record_is_refused_before_it_is_opened(tmp_path: Path, monkeypatch):
     path = export(small(), images(1), "torch", tmp_path / "net").path
     data = bytearray(path.read_bytes())
@@ -200,6 +227,7 @@ def test_files_that_are_no_artifacts_are_told(tmp_path: Path):
     ("change", "told"),
     [
         ({"files": {"../net.safetensors": "0" * 64}}, "names of files beside it"),
+        ({"files": {"n" * 300: "0" * 64}}, "names of files beside it"),
         ({"files": {"other.safetensors": "0" * 64}}, "no file"),
         ({"files": {}}, "the record of an artifact"),
         ({"shape": [2, 6]}, "the record of an artifact"),
@@ -348,7 +376,9 @@ def test_a_blob_belongs_to_the_artifact(tmp_path: Path):
     [
         ("sparse", None, "digits_0.safetensors"),
         ("sparse", "int8", "digits_0_int8.safetensors"),
-        ("c", "float32", "digits_0.c"),
+        ("c", None, "digits_0.c"),
+        ("c", "float32", "digits_0_float32.c"),
+        ("c", "signs", "digits_0_signs.c"),
         ("c-int8", None, "digits_0_int8.c"),
         ("onnx-int8", "int8", "digits_0_int8.onnx"),
     ],

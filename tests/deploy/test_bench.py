@@ -1,29 +1,38 @@
 """Benches: turns within rounds, ratios within a round, work counted by hand, and whoever is missing named."""
 
 import dataclasses
+import functools
 import itertools
+import multiprocessing
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from shipped import images, labelled, small
 from torch import Tensor, nn
 
+from gossamer.data import DataSet, from_tensors
 from gossamer.deploy import bench as bench_file
-from gossamer.deploy.bench import Plan, bench
+from gossamer.deploy import fresh as fresh_file
+from gossamer.deploy.bench import Plan, bench, counts_of
 from gossamer.deploy.bench_figure import write_figure
 from gossamer.deploy.bench_record import BenchRecord, read_bench
 from gossamer.deploy.capture import capture
-from gossamer.deploy.contestants import ENGINES, Contestant, Engine, of_file
+from gossamer.deploy.contestants import ENGINES, Contestant, Engine, Forward, of_file
 from gossamer.deploy.counts import Work, count
 from gossamer.deploy.csr import SparseRows
-from gossamer.deploy.device import Energy, memory_now, memory_peak
+from gossamer.deploy.device import FORGET, Energy, memory_now, memory_peak
 from gossamer.deploy.export import export
 from gossamer.deploy.fresh import measure_fresh
 from gossamer.deploy.parity import parity
 from gossamer.deploy.simplify import simplify
+from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError
+from gossamer.evaluation.network import describe_network
+from gossamer.models import build
 from gossamer.runs import records
 
 QUICK = Plan(batches=(1, 4), rounds=2, repeats=2, warm_up=1, fresh=False)
@@ -53,6 +62,19 @@ def test_engines_and_artifacts_are_timed_by_both_protocols(tmp_path: Path):
     found.save(tmp_path / "bench.json")
     assert records.to_json(read_bench(tmp_path / "bench.json")) == records.to_json(found)
     assert "speedup" in str(found)
+
+
+def test_sparse_files_of_different_networks_are_timed_beside_one_another(tmp_path: Path):
+    x = torch.rand(8, 1, 8, 8)
+    plain, narrow = build("digits-cnn").eval(), build("digits-cnn", width=0.5).eval()
+    files = [
+        export(model, x, "sparse", tmp_path / name, network=Network(name="digits-cnn", options=options)).path
+        for name, model, options in (("plain", plain, {}), ("narrow", narrow, {"width": 0.5}))
+    ]
+    contestants = [of_file(path, trust=False, network=plain) for path in files]
+    found = bench(contestants, from_tensors(x, torch.arange(8), part="test"), QUICK, network=plain)
+    assert found.missing == {}
+    assert {timing.contestant for timing in found.timings} == {"plain.safetensors", "narrow.safetensors"}
 
 
 def test_who_fails_at_some_batch_is_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch):
@@ -193,6 +215,71 @@ def test_the_work_of_an_image_is_counted():
     assert counts.signs_save == (100 - 84) / 100
 
 
+def dead(network: nn.Module) -> nn.Module:
+    """Kill two of the eight channels of the small network: one without weights, one by the scale of its batch norm."""
+    with torch.no_grad():
+        network[0].weight[2] = 0  # type: ignore[index]
+        network[1].weight[5] = 0  # type: ignore[index]
+    return network
+
+
+def test_work_is_counted_as_reports_count_it_dead_channels_included():
+    network = dead(small())
+    counts, told = counts_of(network, images(1)), describe_network(network, (2, 6, 6))
+    assert counts is not None
+    assert counts.dense.multiplications == told.totals.multiply_adds == 36 * 8 * 18 + 72 * 3
+    assert counts.kept.multiplications == told.totals.kept_multiply_adds
+    assert counts.work_ratio == told.work_ratio
+    assert counts.computed is not None
+    assert counts.computed.multiplications < counts.kept.multiplications
+
+
+def test_the_work_of_fewer_channels_is_held_against_the_dense_parent():
+    torch.manual_seed(0)
+    parent, slim = (
+        nn.Sequential(nn.Conv2d(2, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * width, 3)).eval()
+        for width in (8, 2)
+    )
+    counts, told = counts_of(slim, images(1), parent), describe_network(slim, (2, 6, 6), parent=parent)
+    assert counts is not None
+    assert counts.dense.multiplications == told.totals.multiply_adds == 16 * 8 * 18 + 128 * 3
+    assert counts.work_ratio == told.work_ratio == 4
+
+
+def compiled_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the inputs of every graph that torch.compile hands to its compiler, which leaves it as it is."""
+    found: list[int] = []
+
+    def keep(graph: Callable[..., Any], inputs: Sequence[object]) -> Callable[..., Any]:
+        found.append(len(inputs))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=keep))
+    return found
+
+
+def test_a_compiled_network_holds_its_weights_as_constants(monkeypatch: pytest.MonkeyPatch):
+    inputs = compiled_graphs(monkeypatch)
+    with torch.no_grad():
+        forward = engine("torch-compile").open(images(2))
+        for _ in range(2):
+            assert torch.allclose(forward(images(2)), small()(images(2)), atol=1e-5)
+    assert inputs == [1]
+
+
+def test_every_network_and_every_shape_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    """More networks of one class, and more shapes of one network, than torch compiles by itself."""
+    graphs, many = compiled_graphs(monkeypatch), 10
+    with torch.no_grad():
+        for _ in range(many):
+            engine("torch-compile").open(images(1))(images(1))
+        assert len(graphs) == many
+        forward = engine("torch-compile").open(images(1))
+        for count in range(1, many + 1):
+            forward(images(count))
+    assert len(graphs) == 2 * many
+
+
 def test_an_empty_network_has_no_ratio():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     nn.init.zeros_(network[1].weight)  # type: ignore[arg-type]
@@ -219,28 +306,82 @@ def test_rows_of_sparse_matrices_give_the_networks_logits(convolution: nn.Conv2d
     assert parity(network, rows, x).error < 1e-5
 
 
+def test_all_constants_of_sparse_matrices_move_with_the_module():
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 3)).eval()
+    rows = SparseRows(simplify(capture(network, images(1))))
+    assert "Affine" in {type(node.operation).__name__ for node in rows.graph.nodes}
+    (scale,) = (name for name, _ in rows.named_buffers() if name.startswith("scale"))
+    rows.get_buffer(scale).mul_(2)
+    network[0].weight.data.mul_(2)  # type: ignore[union-attr]
+    assert parity(network, rows, images(3)).error < 1e-5
+
+
+def zone(root: Path, number: str, name: str, **shown: int) -> Path:
+    made = root / f"intel-rapl:{number}"
+    made.mkdir()
+    (made / "name").write_text(f"{name}\n")
+    for file, value in shown.items():
+        (made / file).write_text(f"{value}\n")
+    return made
+
+
 def test_energy_is_what_the_counters_gained_and_counters_turn_over(tmp_path: Path):
-    for number, (shown, most) in enumerate([(100, 999), (990, 999)]):
-        zone = tmp_path / f"intel-rapl:{number}"
-        zone.mkdir()
-        (zone / "energy_uj").write_text(f"{shown}\n")
-        (zone / "max_energy_range_uj").write_text(f"{most}\n")
-    (tmp_path / "intel-rapl:0:0").mkdir()
+    first = zone(tmp_path, "0", "package-0", energy_uj=100, max_energy_range_uj=999)
+    second = zone(tmp_path, "1", "package-1", energy_uj=990, max_energy_range_uj=999)
+    zone(tmp_path, "0:0", "core", energy_uj=5, max_energy_range_uj=999)
     energy = Energy.find(tmp_path)
     before = energy.read()
-    (tmp_path / "intel-rapl:0/energy_uj").write_text("300\n")
-    (tmp_path / "intel-rapl:1/energy_uj").write_text("40\n")
+    (first / "energy_uj").write_text("300\n")
+    (second / "energy_uj").write_text("40\n")
     # 200 of the first; the second went from 990 over 999 to 40.
     assert energy.joules(before, energy.read()) == pytest.approx(250e-6)
     assert energy.reason.startswith("RAPL, 2 processor packages")
 
 
+def test_the_platform_is_not_counted_beside_its_packages(tmp_path: Path):
+    zone(tmp_path, "0", "package-0", energy_uj=100, max_energy_range_uj=999)
+    zone(tmp_path, "1", "psys", energy_uj=900, max_energy_range_uj=999)
+    assert Energy.find(tmp_path).read() == (100,)
+
+
+def test_a_reading_that_failed_is_no_energy_at_all(tmp_path: Path):
+    package = zone(tmp_path, "0", "package-0", energy_uj=100, max_energy_range_uj=999)
+    energy = Energy.find(tmp_path)
+    before = energy.read()
+    (package / "energy_uj").unlink()
+    failed = energy.read()
+    assert energy.joules(before, failed) is None
+    assert energy.joules(failed, before) is None
+
+
 def test_without_counters_joules_are_unknown_with_a_reason(tmp_path: Path):
     energy = Energy.find(tmp_path)
     assert energy.joules(energy.read(), energy.read()) is None
-    assert energy.reason == f"no RAPL counters in {tmp_path}"
-    (tmp_path / "intel-rapl:0").mkdir()
+    assert energy.reason == f"no RAPL counters of processor packages in {tmp_path}"
+    zone(tmp_path, "0", "package-0")
     assert "cannot be read" in Energy.find(tmp_path).reason
+    assert Energy.of("cuda:0") == Energy(counters=(), reason="not known of cuda: RAPL counts the processor alone")
+
+
+def test_few_images_are_held_in_memory_and_of_one_setting_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    held: list[int] = []
+    whole = bench_file._in_memory
+
+    def counting(data: DataSet, size: int, device: torch.device) -> Callable[[Forward, int], Tensor]:
+        call = whole(data, size, device)
+        seen = {float(call(lambda x: x.sum(), number)) for number in range(100)}
+        held.append(len(seen))
+        alive.append(weakref.ref(call))
+        assert sum(each() is not None for each in alive) == 1
+        return call
+
+    alive: list[weakref.ref[Any]] = []
+    monkeypatch.setattr(bench_file, "_in_memory", counting)
+    # Ten images of 2 x 6 x 6 floats.
+    monkeypatch.setattr(bench_file, "FEW", 10 * 4 * 72)
+    plan = Plan(batches=(2, 5, 20), rounds=1, repeats=1, warm_up=1, fresh=False, loading=False)
+    bench([engine("torch")], labelled(small()), plan, network=None)
+    assert held == [5, 2, 1]
 
 
 @pytest.mark.skipif(memory_now() is None, reason="the system does not say how much memory a process holds")
@@ -250,6 +391,17 @@ def test_a_new_process_tells_start_up_and_peak():
     assert found.start_up > 0
     assert found.peak >= found.before > 2**20
     assert memory_peak() >= memory_now()
+
+
+@pytest.mark.skipif(not FORGET.exists(), reason="the system cannot let the peak begin anew")
+def test_the_peak_is_that_since_opening():
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    large = b"x" * 2**28
+    assert memory_peak() > len(large)
+    del large
+    fresh_file._run(engine("torch"), images(1).numpy(), "cpu", torch.get_num_threads(), theirs)
+    found = ours.recv()
+    assert 0 <= found.peak - found.before < 2**27
 
 
 def test_what_fails_in_a_new_process_is_told():

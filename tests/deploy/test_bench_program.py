@@ -24,6 +24,15 @@ from gossamer.errors import ConfigError, DataError
 QUICK = ["--batch", "1,3", "--threads", "1", "--rounds", "2", "--repeats", "3"]
 
 
+def test_what_macos_hides_is_asked_for_before_its_headers(tmp_path: Path):
+    path = export(small(), images(1), "c", tmp_path / "net").path
+    write_program([path], tmp_path / "timed.c")
+    text = (tmp_path / "timed.c").read_text()
+    assert "_SC_NPROCESSORS_ONLN" in text
+    head = text.partition("#include")[0]
+    assert "#ifdef __APPLE__\n#define _DARWIN_C_SOURCE\n#endif\n" in head
+
+
 @pytest.fixture
 def artifacts(tmp_path: Path) -> list[Path]:
     """A sparse network, a dense one, and one with its constants beside it."""

@@ -64,6 +64,14 @@ def test_float16_replaces_int8_where_scales_cost_more_than_it_saves():
     assert settled(four * 1e5, "int8") == "int8"
 
 
+def test_channels_too_small_for_float16_stay_int8():
+    tiny = weights([[1, 2, 3, 4], [1e-8, 0, 2e-8, 0]])
+    assert settled(tiny, "int8") == "int8"
+    assert settled(weights([[1, 2, 3, 4], [6.2e-5, 0, 1e-8, 0]]), "int8") == "float16"
+    found, _ = through(tiny, "int8")
+    assert (found != 0).tolist() == (tiny != 0).tolist()
+
+
 def test_float16_drops_what_rounds_to_zero_and_refuses_what_is_too_large():
     found, _ = through(weights([[1e-9, 1, 0]]), "float16")
     assert found.tolist() == [[0, 1, 0]]

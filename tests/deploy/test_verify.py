@@ -13,15 +13,19 @@ from torch import Tensor, nn
 from gossamer.attacks.autoattack import AutoAttack
 from gossamer.attacks.pgd import PGD
 from gossamer.cli.main import main
-from gossamer.deploy.about import about_path
+from gossamer.data import from_tensors
+from gossamer.deploy import sparse_file
+from gossamer.deploy.about import about_path, read_about
 from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.export import export
+from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.verification import Gap, Verification
-from gossamer.deploy.verify import Asked, verify
-from gossamer.errors import ConfigError
+from gossamer.deploy.verify import Asked, keep, verify
+from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.adapters import TorchFunction
 from gossamer.evaluation.setting import Setting
 from gossamer.intervals import paired_difference
+from gossamer.models import build
 from gossamer.runs import records
 from gossamer.threat import ThreatModel
 
@@ -60,6 +64,18 @@ def test_an_exact_artifact_passes_without_a_gap(sound: Artifact, tmp_path: Path)
     assert read.robust_gap == found.robust_gap
     assert read.artifact.attacks == found.artifact.attacks
     assert str(found).splitlines()[-1] == "passed"
+
+
+def test_a_sparse_file_is_verified_as_the_network_that_it_names(tmp_path: Path):
+    """Its tensors fit its parent, but the network that it names does not normalise."""
+    parent = build("digits-cnn", mean=(0.5,), std=(0.2,)).eval()
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        data = from_tensors(x, parent(x).argmax(dim=1), part="test", classes=list("0123456789"))
+    sparse_file.write(tmp_path / "net.safetensors", parent, network=Network(name="digits-cnn"))
+    artifact = open_artifact(tmp_path / "net.safetensors", module=parent)
+    found = verify(artifact, parent, Setting(data=data), ASKED)
+    assert found.failures[0].startswith("logits on images are off by")
 
 
 def test_an_artifact_that_computes_something_else_fails_the_gate(sound: Artifact):
@@ -152,6 +168,49 @@ def test_without_a_twin_the_artifact_is_attacked_alone(sound: Artifact):
     assert (found.parity, found.parent, found.robust_gap) == (None, None, None)
     assert [outcome.attack for outcome in found.artifact.attacks] == ["square"]
     assert str(found).splitlines()[-1].startswith("nothing to compare it with")
+
+
+def test_an_artifact_that_nothing_was_compared_with_has_not_passed(sound: Artifact):
+    for parent, attack, passed in ((None, None, None), (even(), ASKED.attack, True)):
+        asked = Asked(attack=attack, threat=THREAT, queries=5)
+        assert keep(sound, verify(sound, parent, setting(), asked))
+        assert read_about(sound.path).verified.passed is passed
+
+
+def gossamer(*words: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> list[object]:
+    """Return the command that verifies a sparse file of its own without the network that it was made of."""
+    network = build("digits-cnn", width=0.25)
+    named = Network(name="digits-cnn", options={"width": 0.25})
+    path = export(network, torch.rand(1, 1, 8, 8), "sparse", tmp_path / "net", network=named).path
+    words = ["verify", path, "--data", "digits", "--threat", "linf:0.02", "--queries", 2, "--n", 8, "--device", "cpu"]
+    return [*words, "--json", tmp_path / "found.json"]
+
+
+@pytest.mark.parametrize("given", [["--attack", "pgd"], ["--option", "steps=5"]])
+def test_an_attack_without_a_twin_to_seek_on_is_refused(
+    alone: list[object], given: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert gossamer(*alone, *given) == 2
+    assert f"{given[0]} expected: a network to seek" in " ".join(capsys.readouterr().err.split())
+
+
+def test_results_are_saved_though_the_record_cannot_be_written(
+    alone: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(*_: object) -> None:
+        raise RunError("net.safetensors.json", expected="a folder to write to", got="read-only", remedy="copy it")
+
+    monkeypatch.setattr("gossamer.deploy.verify.write_about", refuse)
+    assert gossamer(*alone) == 0
+    assert records.read(Verification, tmp_path / "found.json").artifact.n == 8
+    assert "not kept in its record: net.safetensors.json" in capsys.readouterr().out
 
 
 def test_what_was_finished_is_not_measured_again(sound: Artifact, tmp_path: Path):

@@ -50,6 +50,33 @@ def test_artifacts_are_timed_beside_engines(
     assert gossamer("bench", artifact, "--threads", "some") == 2
 
 
+def test_the_work_of_fewer_channels_is_told_as_the_report_tells_it(tmp_path: Path):
+    folder = tmp_path / "slim"
+    small = ["--set", "training.epochs=1", "--set", "attack.steps=1", "--set", "evaluation=[]"]
+    assert gossamer("train", "channels/digits-50", "--out", folder, *small) == 0
+    assert gossamer("export", folder, "--to", "sparse") == 0
+    path = folder / "artifacts" / default_name("slim", "sparse")
+    told = json.loads((folder / "results/network.json").read_text())
+    words = [
+        "--threads",
+        1,
+        "--batch",
+        1,
+        "--rounds",
+        1,
+        "--repeats",
+        1,
+        "--no-fresh",
+        "--json",
+        tmp_path / "bench.json",
+    ]
+    for named in (["--run", folder], []):
+        assert gossamer("bench", path, *words, *named) == 0
+        counts = json.loads((tmp_path / "bench.json").read_text())["counts"]
+        assert counts["dense"]["multiplications"] == told["totals"]["multiply_adds"]
+        assert counts["work_ratio"] == told["work_ratio"]
+
+
 def test_a_program_times_where_there_is_no_python(run: Path, artifact: Path, tmp_path: Path):
     assert gossamer("export", run, "--to", "c", "--out", tmp_path / "door.c") == 0
     words = ["--run", run, "--program", tmp_path / "timed.c"]

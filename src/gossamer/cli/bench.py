@@ -10,9 +10,11 @@ import typer
 from torch import nn
 
 from gossamer.cli import options
+from gossamer.cli.export import RESTRUCTURED
 from gossamer.cli.subjects import Origin, one_of, open_origin, read_options
 from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
+from gossamer.deploy import sparse_file
 from gossamer.deploy.about import check_parent, read_about
 from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.bench import Plan
@@ -21,7 +23,12 @@ from gossamer.deploy.bench_figure import write_figure
 from gossamer.deploy.bench_program import write_program
 from gossamer.deploy.bench_record import read_bench
 from gossamer.deploy.contestants import ENGINES, Contestant, of_file
+from gossamer.deploy.published import is_published, read_manifest
+from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, GossamerError
+from gossamer.models.registry import MODELS, build
+from gossamer.recipe.build import build_model
+from gossamer.recipe.open import open_run
 from gossamer.training.devices import place
 
 RANDOM_IMAGES = 128
@@ -67,8 +74,9 @@ def bench(
     network = _network(files, opened, trust=trust)
     if opened is not None and network is not None:
         _check_one_of(files, network)
+    parent = None if network is None else _parent(files, run, data_dir)
     if program is not None:
-        write_program(files, program, network=network)
+        write_program(files, program, network=network, parent=parent)
         print(f"written: {program}, which says how it is compiled")
         return
     contestants = [
@@ -87,7 +95,7 @@ def bench(
         images = opened.part(part) if opened is not None else _random_images(open_artifact(files[0], trust=trust))
     else:
         images = load(data, part, data_dir=data_dir, **read_options(tuple(data_option or ()), "--data-option"))
-    measured = measure(contestants, images, plan, network=network)
+    measured = measure(contestants, images, plan, network=network, parent=parent)
     print(measured)
     if json is not None:
         measured.save(json)
@@ -116,6 +124,30 @@ def _network(files: list[Path], run: Origin | None, *, trust: bool) -> nn.Module
                 return open_artifact(path, trust=trust).model
             except GossamerError:
                 continue
+    return None
+
+
+def _parent(files: list[Path], run: Path | None, data_dir: Path | None) -> nn.Module | None:
+    """Return the dense network that the work of one with other kernels is held against, None for all others."""
+    if run is not None and not is_published(run):
+        opened = open_run(run, data_dir)
+        return build_model(opened.recipe, opened.parts.test) if opened.form() in RESTRUCTURED else None
+    named = read_manifest(run).network if run is not None else _named(files)
+    if named is None or named.form not in RESTRUCTURED or named.name not in MODELS:
+        return None
+    return build(named.name, **named.options)
+
+
+def _named(files: list[Path]) -> Network | None:
+    """Return the network that the first sparse file names which names one."""
+    for path in files:
+        if path.suffix == ".safetensors":
+            try:
+                named = sparse_file.about(path).header.network
+            except GossamerError:
+                continue
+            if named is not None:
+                return named
     return None
 
 

@@ -1,7 +1,7 @@
 """`gossamer verify`: does an artifact compute what its run computes, and how robust is it as it ships?"""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +16,11 @@ from gossamer.cli.subjects import Origin, open_origin, own_model, read_options
 from gossamer.data import DataSet
 from gossamer.data.registry import load
 from gossamer.deploy.about import about_path, check_parent
-from gossamer.deploy.artifact import open_artifact
+from gossamer.deploy.artifact import Artifact, open_artifact
+from gossamer.deploy.verification import Verification
 from gossamer.deploy.verify import AGREEMENT, LIMIT, QUERIES, Asked, keep
 from gossamer.deploy.verify import verify as examine
-from gossamer.errors import ConfigError
+from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.adapters import as_module
 from gossamer.evaluation.setting import Setting
 from gossamer.runs import RunFolder
@@ -64,6 +65,8 @@ def verify(
     Adversarial examples are made on the float twin and confirmed on the artifact, which Square also attacks itself.
     Killed, the same command goes on where it stopped.
     """
+    if run is None and twin is None:
+        _check_nothing_sought(attack, option)
     opened = None if run is None else open_origin(run, data_dir, trust=trust)
     parent = _parent(opened, twin, twin_weights)
     images = _images(opened, data, tuple(data_option or ()), data_dir, part)
@@ -109,16 +112,37 @@ def verify(
     flags |= {"--twin": twin, "--twin-weights": twin_weights}
     found = with_command(found, command_of(["gossamer", "verify", artifact], flags))
     print(found)
-    if keep(subject, found):
-        print(f"kept in its record: {about_path(artifact)}")
     for target in (json, _result(folder, artifact)):
         if target is not None:
             found.save(target)
             print(f"written: {target}")
+    _keep(subject, found)
     if kept is not None:
         shutil.rmtree(kept, ignore_errors=True)
     if not found.passed:
         raise SystemExit(1)
+
+
+def _check_nothing_sought(attack: str | None, option: Sequence[str] | None) -> None:
+    """Raise ConfigError for options of an attack on a twin that is not given."""
+    for flag, given in (("--attack", attack), ("--option", " ".join(option or ()))):
+        if given:
+            raise ConfigError(
+                flag,
+                expected="a network to seek adversarial examples on",
+                got=f"{given} without --run or --twin",
+                remedy="write --run RUN, or leave it out: the artifact itself is attacked by Square, see --queries",
+            )
+
+
+def _keep(artifact: Artifact, found: Verification) -> None:
+    """Write into the artifact's record what was measured; say so where the storage that it lies on refuses."""
+    record = about_path(artifact.path)
+    try:
+        if keep(artifact, found):
+            print(f"kept in its record: {record}")
+    except RunError as error:
+        print(f"not kept in its record: {error}")
 
 
 def _attack(name: str | None, threat: ThreatModel, classes: int, given: Mapping[str, object]) -> Attack:

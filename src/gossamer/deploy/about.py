@@ -18,6 +18,8 @@ from gossamer.runs import atomic, records
 SUFFIX = ".json"
 LARGEST = 2**20
 """Bytes of a record that is still read."""
+LONGEST = 255
+"""Bytes of a file's name, the most that common file systems take."""
 FLOAT32 = 4
 
 Side = Annotated[int, Field(ge=1, le=2**16)]
@@ -48,7 +50,8 @@ class Parent:
 class Verified:
     """What `gossamer verify` measured of an artifact: on n images, under attacks within a threat, the worst of them.
 
-    parent_robust_accuracy: of the network it was made of, on the same examples; passed: whether it held every limit.
+    parent_robust_accuracy: of the network it was made of, on the same examples; passed: whether it held every limit,
+    None where there was no network to compare it with.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -60,7 +63,7 @@ class Verified:
     clean_accuracy: Share
     robust_accuracy: Share
     parent_robust_accuracy: Share | None
-    passed: bool
+    passed: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +168,7 @@ def read_about(artifact: Path) -> About | None:
 def check_files(artifact: Path, about: About) -> None:
     """Raise DataError unless the files that a record names lie beside the artifact, unchanged."""
     for name, expected in about.files.items():
-        if not name or Path(name).name != name:
+        if not name or Path(name).name != name or len(name.encode(errors="replace")) > LONGEST:
             raise DataError(str(artifact), expected="names of files beside it", got=name[:80], remedy="export it again")
         path = artifact.with_name(name)
         got = atomic.sha256(path) if path.is_file() else "no file"

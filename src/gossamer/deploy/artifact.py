@@ -61,9 +61,10 @@ class CompiledModel(Foreign):
 def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: bool = False) -> Artifact:
     """Open an artifact of any kind; its kind is that of its record, or else of its suffix and content.
 
-    module: the network of a sparse file that names none; it is copied. trust: that whoever wrote a .c or .pt2 file may
-    run code here. Raises ConfigError for another suffix, without trust where it is needed, and where a package or a
-    compiler is missing, DataError for a file that is missing, damaged or changed since its record was written.
+    module: the network of a sparse file that names none, copied; one that names its own opens as that. trust: that
+    whoever wrote a .c or .pt2 file may run code here. Raises ConfigError for another suffix, without trust where it is
+    needed, and where a package or a compiler is missing, DataError for a file that is missing, damaged or changed since
+    its record was written.
     """
     path = Path(path)
     check_artifact(path)
@@ -151,7 +152,8 @@ class Request:
 
 
 def _read_sparse(request: Request) -> nn.Module:
-    if request.module is None:
+    named = sparse_file.about(request.path).header.network is not None
+    if request.module is None or named:
         return sparse_file.rebuild(request.path).requires_grad_(False)
     return sparse_file.load(request.path, plain_copy(request.module)).requires_grad_(False)
 

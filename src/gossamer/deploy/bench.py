@@ -5,11 +5,13 @@ algorithm 4), and 100 images that are read from a file inside the timed section 
 written, so that the system most likely has it in memory: what is timed is reading it, not the disk.
 """
 
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,14 +25,16 @@ from gossamer.deploy.artifact import files_of
 from gossamer.deploy.bench_record import BenchRecord, Entry, Protocol, Timing
 from gossamer.deploy.capture import capture
 from gossamer.deploy.contestants import ENGINES, ON_ANY_DEVICE, Contestant, Forward
-from gossamer.deploy.counts import Counts, count
+from gossamer.deploy.counts import FLOAT, Counts, count_network
 from gossamer.deploy.device import Energy, profile
 from gossamer.deploy.fresh import Fresh, measure_fresh
-from gossamer.deploy.simplify import simplify
 from gossamer.errors import ConfigError
 
 LOADED = 100
 """Images of a batch that is read inside the timed section."""
+
+FEW = 2**24
+"""Bytes of images that are held in memory, unless one batch alone takes more."""
 
 SETTLED = 0.05
 """Seconds of warming up, at least: threads of the one before spin a while before they sleep."""
@@ -65,12 +69,20 @@ class Plan:
                 )
 
 
-def bench(contestants: Sequence[Contestant], data: DataSet, plan: Plan, *, network: nn.Module | None) -> BenchRecord:
+def bench(
+    contestants: Sequence[Contestant],
+    data: DataSet,
+    plan: Plan,
+    *,
+    network: nn.Module | None,
+    parent: nn.Module | None = None,
+) -> BenchRecord:
     """Return how long contestants take on the images of a data set, beside one another.
 
-    network: the plain network that they compute, whose work is counted; None where it is not at hand. What cannot take
-    part is named with its reason. Speedups are against the fastest engine that takes no heed of zeros, in the same
-    setting. Raises ConfigError where two have one name or none can run.
+    network: the plain network that they compute, whose work is counted; None where it is not at hand. parent: the dense
+    one that its work is held against, where its own kernels are others. What cannot take part is named with its reason.
+    Speedups are against the fastest engine that takes no heed of zeros, in the same setting. Raises ConfigError where
+    two have one name or none can run.
     """
     _check_names(contestants)
     missing = {each.name: reason for each in contestants if (reason := _missing(each, plan.device)) is not None}
@@ -102,42 +114,46 @@ def bench(contestants: Sequence[Contestant], data: DataSet, plan: Plan, *, netwo
         images=f"{len(data)} images of {data.name} ({data.part})",
         entries=tuple(_entry(each, first, plan) for each in contestants if each.name in timed),
         missing=missing,
-        counts=None if network is None else counts_of(network, first),
+        counts=None if network is None else counts_of(network, first, parent),
         timings=tuple(timings),
     )
 
 
-def counts_of(network: nn.Module, image: Tensor) -> Counts | None:
-    """Return the work of an image (1, C, H, W), None for a network whose graph cannot be read."""
+def counts_of(network: nn.Module, image: Tensor, parent: nn.Module | None = None) -> Counts | None:
+    """Return the work of an image (1, C, H, W), None for a network whose graph cannot be read.
+
+    parent: the dense network that it is held against, where the network's own kernels are others.
+    """
+    x = image.cpu()
     try:
-        return count(simplify(capture(network, image.cpu())))
+        return count_network(capture(network, x), None if parent is None else capture(parent, x))
     except ConfigError:
         return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """One protocol with one batch size and number of threads; call: what is timed."""
+    """One protocol with one batch size and number of threads; prepare: returns what is timed, images in memory."""
 
     protocol: Protocol
     batch: int
     threads: int
-    call: Call
+    prepare: Callable[[], Call]
 
 
 def _settings(data: DataSet, plan: Plan, threads: int, folder: Path) -> list[Setting]:
     found = [
-        Setting(protocol="memory", batch=batch, threads=threads, call=_in_memory(data, batch, plan.device))
+        Setting(protocol="memory", batch=batch, threads=threads, prepare=partial(_in_memory, data, batch, plan.device))
         for batch in plan.batches
     ]
     if plan.loading:
-        call = _from_file(data, folder / "images", plan.device)
-        found.append(Setting(protocol="loading", batch=LOADED, threads=threads, call=call))
+        prepare = partial(_from_file, data, folder / "images", plan.device)
+        found.append(Setting(protocol="loading", batch=LOADED, threads=threads, prepare=prepare))
     return found
 
 
 def _in_memory(data: DataSet, size: int, device: torch.device) -> Call:
-    count = max(1, min(len(data), 1024) // size)
+    count = max(1, min(len(data), FEW // (FLOAT * math.prod(data.image_shape))) // size)
     rows = torch.arange(count * size).remainder(len(data))
     batches = data.float(rows, device=device).split(size)
     return lambda forward, number: forward(batches[number % count])
@@ -181,7 +197,7 @@ def _told(error: Exception) -> str:
 
 def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> tuple[list[Timing], dict[str, str]]:
     """Return the times of all in one setting, and why others could not go through with it."""
-    energy = Energy.find()
+    energy, call = Energy.of(plan.device), setting.prepare()
     failed: dict[str, str] = {}
     seconds: dict[str, list[list[float]]] = {name: [] for name in forwards}
     joules: dict[str, list[float]] = {name: [] for name in forwards}
@@ -190,7 +206,7 @@ def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> tup
         turn = number % max(1, len(names))
         for name in [name for name in names[turn:] + names[:turn] if name not in failed]:
             try:
-                spent, used = _turn(forwards[name], setting, plan, energy, first=number * plan.repeats)
+                spent, used = _turn(forwards[name], call, plan, energy, first=number * plan.repeats)
             except Exception as error:
                 failed[name] = f"{setting.batch} images, {setting.threads} threads: {_told(error)}"
                 continue
@@ -201,20 +217,18 @@ def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> tup
     return _with_speedups(timings), failed
 
 
-def _turn(
-    forward: Forward, setting: Setting, plan: Plan, energy: Energy, *, first: int
-) -> tuple[list[float], float | None]:
+def _turn(forward: Forward, call: Call, plan: Plan, energy: Energy, *, first: int) -> tuple[list[float], float | None]:
     """Return the seconds of timed calls, which go on with the batch of number `first`, and the joules of all."""
     started, number = time.perf_counter(), 0
     while number < plan.warm_up or time.perf_counter() - started < SETTLED:
-        setting.call(forward, number)
+        call(forward, number)
         number += 1
     _wait(plan.device)
     before = energy.read()
     spent: list[float] = []
     for number in range(first, first + plan.repeats):
         started = time.perf_counter()
-        setting.call(forward, number)
+        call(forward, number)
         _wait(plan.device)
         spent.append(time.perf_counter() - started)
     return spent, energy.joules(before, energy.read())

@@ -19,18 +19,20 @@ from gossamer.runs import atomic, records
 KINDS = ("c", "c-int8")
 
 
-def write_program(artifacts: Sequence[Path], path: Path, *, network: nn.Module | None = None) -> None:
+def write_program(
+    artifacts: Sequence[Path], path: Path, *, network: nn.Module | None = None, parent: nn.Module | None = None
+) -> None:
     """Write a C program that times C artifacts beside one another and prints a `BenchRecord` as JSON.
 
-    network: the plain network that they compute, whose work is counted; None where it is not at hand. Runs and compiles
-    nothing. Raises ConfigError for files of other kinds, without records, of one name or of images of different sizes;
-    DataError for damaged ones.
+    network: the plain network that they compute, whose work is counted; None where it is not at hand. parent: the dense
+    one that its work is held against, where its own kernels are others. Runs and compiles nothing. Raises ConfigError
+    for files of other kinds, without records, of one name or of images of different sizes; DataError for damaged ones.
     """
     abouts = [_about(artifact) for artifact in artifacts]
     _check(artifacts, abouts, path)
     names = [artifact.stem for artifact in artifacts]
     channels, rows, columns = abouts[0].shape
-    counts = None if network is None else counts_of(network, torch.zeros(1, channels, rows, columns))
+    counts = None if network is None else counts_of(network, torch.zeros(1, channels, rows, columns), parent)
     words = {
         "VERSION": version("gossamer"),
         "SCHEMA": BenchRecord.schema,

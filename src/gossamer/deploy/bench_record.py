@@ -113,10 +113,12 @@ def _count_lines(counts: Counts | None) -> list[str]:
     if counts is None:
         return []
     ratio = "" if counts.work_ratio is None else f", work ratio {counts.work_ratio:.1f}"
+    named = {"dense": counts.dense, "kept": counts.kept, "signs": counts.signs, "computed": counts.computed}
     lines = [
         f"an image, {name}: {work.multiplications:,} multiplications, {work.additions:,} additions, "
         f"{work.bytes:,} bytes"
-        for name, work in (("dense", counts.dense), ("kept", counts.kept), ("signs", counts.signs))
+        for name, work in named.items()
+        if work is not None
     ]
     lines[1] += ratio
     if counts.signs_save is not None:

@@ -19,7 +19,6 @@ from gossamer.deploy.parity import EXACT
 from gossamer.deploy.tracing import BATCH, freeze, logits_of, told
 from gossamer.errors import ConfigError
 
-# Share of the largest logit that the graph may differ from the module on the example.
 # Operators that take of the image no more than its shape.
 OF_A_SHAPE = (
     "aten.zeros_like.default",

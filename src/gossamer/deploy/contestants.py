@@ -25,6 +25,9 @@ Forward: TypeAlias = Callable[[Tensor], Tensor]
 ON_ANY_DEVICE = ("sparse",)
 """Kinds of artifacts that torch runs, on a GPU too."""
 
+SHAPES = 256
+"""Shapes and numbers of threads for which one network is compiled at most; after torch's own 8 it would run uncompiled, unsaid."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contestant:
@@ -91,10 +94,29 @@ def _torch(network: nn.Module, example: Tensor) -> Forward:
 
 
 def _torch_compile(network: nn.Module, example: Tensor) -> Forward:
+    import torch._dynamo.config as tracer  # noqa: PLC0415  (slow, and needed here alone)
+    import torch._inductor.config as inductor  # noqa: PLC0415
+
     model: Any = network.to(example.device)
-    options: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": example.device.type == "cpu"}
-    compiled: Any = torch.compile(model.to(memory_format=torch.channels_last), dynamic=False, options=options)
-    return lambda x: compiled(x.contiguous(memory_format=torch.channels_last))
+    # What was compiled before of another network of the same classes counts towards the limit too.
+    torch.compiler.reset()
+    compiled: Any = torch.compile(model.to(memory_format=torch.channels_last), dynamic=False)
+    freezing = example.device.type == "cpu"
+    met: set[tuple[torch.Size, int]] = set()
+
+    def forward(x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        # What is compiled is so for a shape and a number of threads.
+        setting = x.shape, torch.get_num_threads()
+        if setting in met:
+            return compiled(x)
+        # Weights are constants only where tracing sees this, and not as an option of the compiler behind it.
+        with inductor.patch(freezing=freezing), tracer.patch(recompile_limit=SHAPES):
+            logits = compiled(x)
+        met.add(setting)
+        return logits
+
+    return forward
 
 
 def _torch_csr(network: nn.Module, example: Tensor) -> Forward:

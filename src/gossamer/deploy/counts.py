@@ -1,10 +1,11 @@
 """How much work is an image? Multiplications, additions and bytes moved, counted from the graph of a network."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from gossamer.deploy.graph import Convolution, Graph, Linear, Node
+from gossamer.deploy.simplify import merge_neighbours, simplify
 from gossamer.runs import records
 
 FLOAT = 4
@@ -29,6 +30,7 @@ class Counts:
     weight costs an addition, and each output one multiplication by the scale. work_ratio: dense multiplications over
     kept ones, None where none are kept. signs_save: the share of kept operations, multiplications and additions counted
     as one each, that signs save: at most a half, as all multiplications but one an output go and all additions stay.
+    computed: with those that are not zero and that the logits need, as C files compute them; None where not counted.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -38,15 +40,29 @@ class Counts:
     signs: Work
     work_ratio: float | None
     signs_save: float | None
+    computed: Work | None = None
 
 
-def count(graph: Graph) -> Counts:
-    """Return the work of a graph for one image."""
+def count_network(captured: Graph, parent: Graph | None = None) -> Counts:
+    """Return the work of a network for one image, batch norms folded in, and apart what is left to compute of it.
+
+    captured: as it was captured, with every channel. parent: of its dense parent, where the network's own kernels are
+    others, such as those of fewer channels.
+    """
+    found = replace(_folded(captured), computed=count(simplify(captured)).kept)
+    if parent is None:
+        return found
+    dense, kept = _folded(parent).dense, found.kept.multiplications
+    return replace(found, dense=dense, work_ratio=dense.multiplications / kept if kept else None)
+
+
+def count(graph: Graph, *, maps: int | None = None) -> Counts:
+    """Return the work of a graph for one image; maps: bytes of its maps, where they are not all written."""
     layers = [node for node in graph.nodes if isinstance(node.operation, Convolution | Linear)]
     outputs = sum(math.prod(node.shape) for node in layers)
     weights = {node.name: _weight(node).numel() for node in layers}
     nonzero = {node.name: int(_weight(node).count_nonzero()) for node in layers}
-    maps = _map_bytes(graph)
+    maps = _map_bytes(graph) if maps is None else maps
     dense, kept = (sum(_products(node, each[node.name]) for node in layers) for each in (weights, nonzero))
     bits = sum(nonzero.values())
     whole = Work(multiplications=dense, additions=dense, bytes=maps + FLOAT * sum(weights.values()))
@@ -61,6 +77,11 @@ def count(graph: Graph) -> Counts:
         work_ratio=dense / kept if kept else None,
         signs_save=saved / operations if operations else None,
     )
+
+
+def _folded(graph: Graph) -> Counts:
+    """Return the work with every weight that was captured, and without the maps of what folds into neighbours."""
+    return count(graph, maps=_map_bytes(merge_neighbours(graph)))
 
 
 def _weight(node: Node) -> Any:

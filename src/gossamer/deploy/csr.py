@@ -1,13 +1,14 @@
 """What would a user try first? Convolutions as im2col and a product with a sparse matrix of torch, row by row (CSR)."""
 
 import warnings
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from gossamer.deploy import interpret
-from gossamer.deploy.graph import Convolution, Graph, Linear
+from gossamer.deploy.graph import Affine, Convolution, Graph, Linear, Operation
 
 
 class SparseRows(nn.Module):
@@ -20,6 +21,9 @@ class SparseRows(nn.Module):
             if isinstance(node.operation, Convolution | Linear):
                 self.register_buffer(f"matrix_{number}", _sparse(_matrix(node.operation)))
                 self.register_buffer(f"bias_{number}", node.operation.bias.clone())
+            elif isinstance(node.operation, Affine):
+                self.register_buffer(f"scale_{number}", node.operation.scale.clone())
+                self.register_buffer(f"shift_{number}", node.operation.shift.clone())
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -33,8 +37,14 @@ class SparseRows(nn.Module):
             elif isinstance(operation, Linear):
                 values[node.name] = self._multiply(number, inputs[0].T).T
             else:
-                values[node.name] = interpret.apply(operation, inputs)
+                values[node.name] = interpret.apply(self._beside(number, operation), inputs)
         return values[self.graph.output]
+
+    def _beside(self, number: int, operation: Operation) -> Operation:
+        """Return an operation whose constants lie where the module was moved to."""
+        if not isinstance(operation, Affine):
+            return operation
+        return replace(operation, scale=self.get_buffer(f"scale_{number}"), shift=self.get_buffer(f"shift_{number}"))
 
     def _convolve(self, number: int, operation: Convolution, x: Tensor) -> Tensor:
         above, below, left, right = operation.margins

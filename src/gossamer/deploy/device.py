@@ -4,10 +4,11 @@ import importlib.util
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
@@ -16,8 +17,13 @@ from gossamer.runs.environment import device_name
 
 POWERCAP = Path("/sys/class/powercap")
 STATUS = Path("/proc/self/status")
+FORGET = Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"
 PACKAGES = ("gossamer", "torch", "numpy", "onnxruntime", "openvino")
 MICRO = 1e-6
+
+Reading: TypeAlias = tuple[int | None, ...]
+"""What each counter shows, in microjoules; None where it could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +51,7 @@ def profile(device: torch.device | str = "cpu") -> Device:
         system=platform.platform(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         versions={name: found for name in PACKAGES if (found := _version(name)) is not None},
-        energy=Energy.find().reason,
+        energy=Energy.of(device).reason,
     )
 
 
@@ -57,6 +63,12 @@ def installed(package: str) -> bool:
 def memory_peak() -> int | None:
     """Return the most bytes that this process has held in memory, None where the system does not say."""
     return _status("VmHWM")
+
+
+def forget_memory_peak() -> None:
+    """Let the peak begin anew from what this process holds now, where the system can."""
+    with suppress(OSError):
+        FORGET.write_text(FORGET_PEAK, encoding="ascii")
 
 
 def memory_now() -> int | None:
@@ -72,31 +84,46 @@ class Energy:
     reason: str
 
     @classmethod
+    def of(cls, device: torch.device | str) -> "Energy":
+        """Return the counters of what computes on a device: none for a GPU, whose energy the processor's leave out."""
+        kind = torch.device(device).type
+        if kind != "cpu":
+            return cls(counters=(), reason=f"not known of {kind}: RAPL counts the processor alone")
+        return cls.find()
+
+    @classmethod
     def find(cls, root: Path = POWERCAP) -> "Energy":
-        """Return the counters that can be read."""
-        zones = sorted(root.glob("intel-rapl:[0-9]*"))
-        packages = [zone for zone in zones if zone.name.count(":") == 1]
+        """Return the counters that can be read; zones of the whole platform, which hold packages too, are left out."""
+        zones = sorted(zone for zone in root.glob("intel-rapl:[0-9]*") if zone.name.count(":") == 1)
+        packages = [zone for zone in zones if _text(zone / "name").startswith("package")]
         if not packages:
-            return cls(counters=(), reason=f"no RAPL counters in {root}")
+            return cls(counters=(), reason=f"no RAPL counters of processor packages in {root}")
         readable = [zone for zone in packages if _number(zone / "energy_uj") is not None]
         if not readable:
             return cls(counters=(), reason=f"the RAPL counters in {root} cannot be read by this user")
         return cls(counters=tuple(readable), reason=f"RAPL, {len(readable)} processor packages, whole machine")
 
-    def read(self) -> tuple[int, ...]:
-        """Return what the counters show, in microjoules."""
-        return tuple(_number(zone / "energy_uj") or 0 for zone in self.counters)
+    def read(self) -> Reading:
+        """Return what the counters show."""
+        return tuple(_number(zone / "energy_uj") for zone in self.counters)
 
-    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float | None:
-        """Return the energy between two readings, None without counters; each counter turns over once at most."""
-        if not self.counters:
-            return None
-        ranges = [(_number(zone / "max_energy_range_uj") or 0) + 1 for zone in self.counters]
-        spent = [
-            late - early if late >= early else late + whole - early
-            for early, late, whole in zip(before, after, ranges, strict=True)
-        ]
-        return MICRO * sum(spent)
+    def joules(self, before: Reading, after: Reading) -> float | None:
+        """Return the energy between two readings; each counter turns over once at most.
+
+        None without counters, and where one could not be read: the sum of the others is not the machine's.
+        """
+        spent = [_gained(*each) for each in zip(self.counters, before, after, strict=True)]
+        known = [gained for gained in spent if gained is not None]
+        return MICRO * sum(known) if spent and len(known) == len(spent) else None
+
+
+def _gained(counter: Path, before: int | None, after: int | None) -> int | None:
+    if before is None or after is None:
+        return None
+    if after >= before:
+        return after - before
+    most = _number(counter / "max_energy_range_uj")
+    return None if most is None else after + most + 1 - before
 
 
 def _status(field: str) -> int | None:
@@ -111,6 +138,13 @@ def _number(path: Path) -> int | None:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _version(package: str) -> str | None:

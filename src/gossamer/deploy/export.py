@@ -18,7 +18,7 @@ from gossamer.deploy.csource.constants import DENSE_FROM, one_magnitude
 from gossamer.deploy.naming import identifier
 from gossamer.deploy.onnx_file import write_onnx
 from gossamer.deploy.onnx_int8 import write_onnx_int8
-from gossamer.deploy.parity import check_exact, parity, probes
+from gossamer.deploy.parity import Parity, check_exact, parity, probes
 from gossamer.deploy.simplify import simplify
 from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.torch_program import write_torch
@@ -71,7 +71,7 @@ class Written:
 
 
 RECOGNISABLE = 0.5
-"""Share of images on which a quantised network must say its parent's class to be written at all."""
+"""Share of images on which a network of rounded weights must say its parent's class to be written at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,12 +225,30 @@ def _old_record(path: Path) -> About | None:
 
 
 def _error(job: Job, computed: Callable[[Tensor], Tensor], *, exact: bool) -> float:
-    """Return how far what will be written is from the network, on the example and on noise; RunError for too far."""
+    """Return how far what will be written is from the network, on the example and on noise.
+
+    Raises RunError for exact values with other logits, and for rounded ones that say another class on most images.
+    """
     images = torch.cat([job.frozen.images, probes(job.frozen.shape)])
     found = parity(job.frozen.module, computed, images)
     if exact:
         check_exact(found, job.path.name)
+    else:
+        instead = "write --values float32, or --to c for c-int8"
+        _check_recognisable(found, job.path.name, on="the example and random images", instead=instead)
     return found.error
+
+
+def _check_recognisable(found: Parity, artifact: str, *, on: str, instead: str) -> None:
+    """Raise RunError where a rounded network says its parent's class on too few images to be the same network."""
+    if found.agreement >= RECOGNISABLE:
+        return
+    raise RunError(
+        artifact,
+        expected=f"the network's classes on most of {on}",
+        got=f"{found.agreement:.0%} of them",
+        remedy=f"nothing was written: {instead}",
+    )
 
 
 def _write_onnx(job: Job) -> Written:
@@ -243,17 +261,18 @@ def _write_onnx_int8(job: Job) -> Written:
         raise ConfigError(
             "export to onnx-int8", expected="training images to calibrate on", got="none", remedy="give images="
         )
-    floats = write_onnx_int8(job.frozen.module, job.frozen.images, job.images, job.path, about=job.texts)
-    stays = f"in float: {', '.join(floats)}" if floats else "no operator stays in float"
-    found = parity(job.frozen.module, OnnxModel(job.path), job.images)
-    if found.agreement < RECOGNISABLE:
-        job.path.unlink()
-        raise RunError(
+    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+        made = Path(folder) / job.path.name
+        floats = write_onnx_int8(job.frozen.module, job.frozen.images, job.images, made, about=job.texts)
+        found = parity(job.frozen.module, OnnxModel(made), job.images)
+        _check_recognisable(
+            found,
             job.path.name,
-            expected="the network's classes on most of the images that it was calibrated on",
-            got=f"{found.agreement:.0%} of them",
-            remedy="nothing was written: export to onnx, or to c-int8, whose weights alone are rounded",
+            on="the images that it was calibrated on",
+            instead="export to onnx, or to c-int8, whose weights alone are rounded",
         )
+        atomic.copy(made, job.path)
+    stays = f"in float: {', '.join(floats)}" if floats else "no operator stays in float"
     told = f"calibrated on {len(job.images)} images: {found}"
     return Written(files=(job.path,), remarks=(stays, told))
 
@@ -298,6 +317,7 @@ KINDS: Mapping[str, Kind] = {
 
 def default_name(run: str, kind: str, values: str | None = None) -> str:
     """Return the file name of a run's artifact, which C takes for an identifier too: digits_bcs_seed0_int8.c."""
-    known = KINDS[kind].values[0]
+    # C keeps signs by itself where it can: float32 that was asked for is another file.
+    known = None if kind == "c" else KINDS[kind].values[0]
     details = [kind.partition("-")[2], values if values not in (None, known) else ""]
     return identifier("-".join([run, *(detail for detail in details if detail)])) + KINDS[kind].suffix

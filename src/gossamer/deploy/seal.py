@@ -33,7 +33,8 @@ def check_seal(path: Path, others: Sequence[Path] = ()) -> None:
             " with ".join([str(path), *(other.name for other in others)]),
             expected=f"content of SHA-256 {found.group(1).decode(errors='replace')}",
             got=got.decode(),
-            remedy="the file was changed or damaged: export it again, or fetch it again",
+            remedy="the file was damaged: export it again, or fetch it again; or another program rewrote it and kept "
+            f"its entry {KEY}, which is true of the first file alone: remove that entry if you trust the program",
         )
 
 

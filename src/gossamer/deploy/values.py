@@ -22,6 +22,7 @@ Codes: TypeAlias = NDArray[Any]
 
 GREATEST_CODE = 127
 SCALE_BITS = 32
+HALF = np.finfo(np.float16)
 GREATEST = float(np.finfo(np.float32).max)
 # A little less than the quotient, so that the greatest code times it is finite.
 GREATEST_INT8_SCALE = GREATEST / GREATEST_CODE * (1 - 2**-20)
@@ -84,13 +85,15 @@ def quantise(weight: Floats, kind: Kind, *, layer: str, approximate: bool = Fals
 def settled(weight: Floats, kind: Kind) -> Kind:
     """Return the kind that a weight of shape (C, fan-in) is stored in: float16 for int8 where that is no larger.
 
-    So it is where channels that keep any weight keep four or fewer on average: a scale costs what int8 saves.
+    So it is where channels that keep any weight keep four or fewer on average: a scale costs what int8 saves. The
+    largest weight of each must be a normal float16: int8 with its scale keeps magnitudes that float16 has not.
     """
-    fits = float(np.abs(weight).max(initial=0.0)) <= float(np.finfo(np.float16).max)
-    if kind != "int8" or not fits:
+    kept = weight.any(axis=1)
+    largest = np.abs(weight[kept]).max(axis=1, initial=0.0)
+    if kind != "int8" or not ((largest >= HALF.tiny) & (largest <= HALF.max)).all():
         return kind
     saved = (STORAGE["float16"].bits - STORAGE["int8"].bits) * np.count_nonzero(weight)
-    return "int8" if saved > SCALE_BITS * np.count_nonzero(weight.any(axis=1)) else "float16"
+    return "int8" if saved > SCALE_BITS * np.count_nonzero(kept) else "float16"
 
 
 def pack(codes: Codes, kind: Kind) -> Codes:

@@ -116,7 +116,7 @@ def keep(artifact: Artifact, found: Verification) -> bool:
         clean_accuracy=measured.clean_accuracy,
         robust_accuracy=measured.robust_accuracy,
         parent_robust_accuracy=None if found.parent is None else found.parent.robust_accuracy,
-        passed=found.passed,
+        passed=None if found.parent is None else found.passed,
     )
     write_about(artifact.path, replace(artifact.about, verified=verified))
     return True

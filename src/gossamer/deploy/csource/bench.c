@@ -11,6 +11,10 @@
  * the timed section. Networks take turns within rounds. Speedups are against the fastest network without a zero.
  */
 #define _XOPEN_SOURCE 700
+/* macOS hides the number of processors from strict POSIX. */
+#ifdef __APPLE__
+#define _DARWIN_C_SOURCE
+#endif
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
