@@ -25,8 +25,8 @@ Forward: TypeAlias = Callable[[Tensor], Tensor]
 ON_ANY_DEVICE = ("sparse",)
 """Kinds of artifacts that torch runs, on a GPU too."""
 
-SHAPES = 256
-"""Shapes and numbers of threads for which one network is compiled at most; after torch's own 8 it would run uncompiled, unsaid."""
+SETTINGS = 256
+"""Shapes and numbers of threads for which one network is compiled; after torch's own 8 it runs uncompiled, unsaid."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +111,7 @@ def _torch_compile(network: nn.Module, example: Tensor) -> Forward:
         if setting in met:
             return compiled(x)
         # Weights are constants only where tracing sees this, and not as an option of the compiler behind it.
-        with inductor.patch(freezing=freezing), tracer.patch(recompile_limit=SHAPES):
+        with inductor.patch(freezing=freezing), tracer.patch(recompile_limit=SETTINGS):
             logits = compiled(x)
         met.add(setting)
         return logits
