@@ -14,9 +14,7 @@ from pathlib import Path
 import torch
 
 import record
-from gossamer.deploy.capture import capture
-from gossamer.deploy.counts import count
-from gossamer.deploy.simplify import simplify
+from gossamer.deploy.bench import counts_of
 from gossamer.models import build
 from masks import divided, thin
 
@@ -40,7 +38,8 @@ def _row(exponent: float | None, density: float) -> list[record.Cell]:
     model = build(NETWORK).eval()
     if exponent is not None:
         thin(model, divided(model, {"name": "adaptive", "p": exponent}, density))
-    counts = count(simplify(capture(model, torch.rand(1, 3, 32, 32))))
+    counts = counts_of(model, torch.rand(1, 3, 32, 32))
+    assert counts is not None
     assert counts.signs_save is not None
     kept, signs = counts.kept, counts.signs
     return [
