@@ -8,6 +8,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 
 import made_records
 import pytest
@@ -114,9 +115,7 @@ def test_accuracy_over_density_has_natural_training_the_dense_line_and_rings(sho
         short("natural", objective="natural", strength=0.05),
         short("noisy", "pni", strength=0.9),
     ]
-    records.write(
-        runs[0].result("protocol-matching-1"), made_records.matching("sparse-10", "matches", threat="linf:0.15")
-    )
+    records.write(runs[0].result("protocol-matching-1"), compared_as(runs[0]))
     drawn = by_name(figures_of(page_of(tmp_path, runs))["all-robust"])
     line = drawn["bcs · trades"]
     densities = [results.read_network(run).totals.density for run in (runs[1], runs[0])]
@@ -136,10 +135,32 @@ def test_accuracy_over_density_has_natural_training_the_dense_line_and_rings(sho
     assert drawn["matches its dense parent"]["y"] == [robust(0.8)]
 
 
-def test_a_match_at_another_threat_is_not_marked(short, tmp_path):
+def compared_as(run):
+    """Return a table in which a run matches its parent, on what and under which it was evaluated."""
+    measured = results.read_evaluation(run.result("pgd"))
+    table = made_records.matching(run.name, "matches", threat=measured.threat)
+    rows = [replace(row, model=replace(row.model, nonzero=measured.model.nonzero)) for row in table.rows]
+    return replace(table, dataset=measured.dataset, attack=measured.attack_parameters, rows=tuple(rows))
+
+
+def test_a_match_under_another_condition_is_not_marked(short, tmp_path):
     runs = [short("sparse", "bcs", 0.1), short("dense")]
-    records.write(runs[0].result("protocol-matching-1"), made_records.matching("sparse", "matches"))
-    assert "matches its dense parent" not in by_name(figures_of(page_of(tmp_path, runs))["all-robust"])
+    table = compared_as(runs[0])
+    (row,) = table.rows
+
+    def is_marked(**changes):
+        records.write(runs[0].result("protocol-matching-1"), replace(table, **changes))
+        page = page_of(tmp_path, runs)
+        assert ("Rings:" in page) == ("matches its dense parent" in by_name(figures_of(page)["all-robust"]))
+        return "Rings:" in page
+
+    assert is_marked()
+    assert not is_marked(threat="linf:8/255")
+    assert not is_marked(attack={**table.attack, "steps": 10})
+    assert not is_marked(attack={"type": "gossamer.attacks.square.Square"})
+    for changes in ({"name": "cifar10"}, {"part": "held_out"}, {"checksum": "of others"}):
+        assert not is_marked(dataset=replace(table.dataset, **changes)), changes
+    assert not is_marked(rows=(replace(row, model=replace(row.model, nonzero=row.model.nonzero + 1)),))
 
 
 def test_each_condition_has_its_own_figures(short, tmp_path):

@@ -1,11 +1,13 @@
 """The report page: what it says, that it says what is missing, and that nothing a user named can become markup."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from gossamer import write_report
 from gossamer.errors import ConfigError, RunError
+from gossamer.runs import results
 
 
 def page_of(runs, tmp_path):
@@ -32,6 +34,23 @@ def test_the_commands_repeat_what_was_measured(finished, tmp_path):
     text = prose(page_of([finished("robust", "bcs", 0.1)], tmp_path))
     assert "gossamer train" in text
     assert "--attack pgd-50-10 --norm linf --eps 0.15 --seed 0 --n 360" in text
+
+
+def test_only_a_command_that_would_be_taken_is_printed(finished, tmp_path):
+    run = finished("robust", "bcs", 0.1)
+    measured = results.read_evaluation(run.result("pgd-0.15"))
+    for path in results.evaluation_files(run):
+        path.unlink()
+
+    def printed(attack, environment):
+        outcome = replace(measured.attacks[0], attack=attack, parameters={})
+        results.write_evaluation(run, "it", replace(measured, attacks=(outcome,), environment=environment))
+        return re.findall(r"gossamer evaluate [^<]*?(?=&#10;|\n|<|$)", page_of([run], tmp_path))
+
+    kept = "gossamer evaluate runs/robust --attack mine:attack --threat linf:0.15"
+    assert any(f"{run.path} --attack fgsm" in command for command in printed("fgsm", {}))
+    assert not any("--attack" in command for command in printed("transfer", {}))
+    assert any(command.startswith(kept) for command in printed("attack", {"command": kept}))
 
 
 def test_several_runs_are_compared_in_one_table(finished, tmp_path):

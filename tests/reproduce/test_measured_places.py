@@ -14,10 +14,10 @@ from gossamer.recipe.load import run_name
 from gossamer.reproduce.drawing import part
 from gossamer.reproduce.measured import READERS, Seen, check_picked, read_measured, weighed
 from gossamer.reproduce.published import load_entry
-from gossamer.reproduce.reading import read_number
+from gossamer.reproduce.reading import NoneFound, Number, read_number
 from gossamer.reproduce.scales import Place, Reading, Study, load_study, places
 from gossamer.reproduce.standing import Rebuilt, rebuild
-from gossamer.reproduce.text import markdown
+from gossamer.reproduce.text import both_texts, markdown
 from gossamer.runs import RunFolder, protocols, records, results
 from gossamer.runs.protocols import LayerWeights, Share
 from gossamer.sweep.measurement import Measurement
@@ -301,9 +301,41 @@ def test_the_smallest_that_matches_is_judged_on_the_means_of_seeds(tmp_path: Pat
     assert read_number(small, "smallest_matching", tmp_path) is None
     lay_down([small, wide], tmp_path, kept)
     numbers = [read_number(place, "smallest_matching", tmp_path) for place in (small, wide)]
-    assert [number and (number.value, number.seeds) for number in numbers] == [(0.1678, 2), (0.2621, 2)]
+    assert [isinstance(each, Number) and (each.value, each.seeds) for each in numbers] == [(0.1678, 2), (0.2621, 2)]
     none = replace(small, along={0.1074: small.along[0.1074]})
-    assert read_number(none, "smallest_matching", tmp_path) is None
+    assert read_number(none, "smallest_matching", tmp_path) == NoneFound()
+
+
+def test_none_found_is_told_from_what_is_not_there(tmp_path: Path) -> None:
+    study = load_study("rewinding", "smoke")
+    assert study is not None
+    entry = load_entry("rewinding/section-4.2")
+    ours = study.entries["section-4.2"].model_copy(deep=True)
+    for each in ours.parts:
+        each.measures["smallest_matching"] = Reading(smallest=Reading(of="nonzero"))
+    alike = study.model_copy(update={"comparable": True})
+
+    def verdict(steps: int, which: Study = alike) -> tuple[str, str]:
+        rebuilt = rebuild(entry, which, ours, tmp_path)
+        (row,) = (row for row in rebuilt.rows if row.at == {"model": "resnet20", "steps": steps})
+        return row.verdict, both_texts(row, "share", empty="-")[1]
+
+    assert verdict(0) == verdict(1) == ("missing", "-")
+    found = [place for place in places(entry, ours, study) if place.at["model"] == "resnet20"]
+    lay_down(
+        [place for place in found if place.at["steps"] in (0, 1)],
+        tmp_path,
+        {1.0: 40, 0.2621: 39, 0.1678: 30, 0.1074: 20},
+    )
+    # None was published for one step, and 26 % for none.
+    assert (verdict(0), verdict(1)) == (("differs", "none"), ("agrees", "none"))
+    assert verdict(1, study) == ("not comparable", "none")
+    lay_down(
+        [place for place in found if place.at["steps"] == 2], tmp_path, {1.0: 40, 0.2621: 41, 0.1678: 30, 0.1074: 20}
+    )
+    assert verdict(2) == ("agrees", "0.262, 2 seeds from 0.262 to 0.262")
+    claims = {held.claim.text: held.why for held in rebuild(entry, alike, ours, tmp_path).claims}
+    assert any("steps 0, where none was found" in why for why in claims.values())
 
 
 def test_a_deviation_is_over_seeds_of_another_measure(tmp_path: Path) -> None:

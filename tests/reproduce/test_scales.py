@@ -1,10 +1,12 @@
 """The runs of every study at every scale stand at places that its entries have, and are read as these measure."""
 
+import fnmatch
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from gossamer.models import build
 from gossamer.reproduce.published import entries, load_entry
 from gossamer.reproduce.scales import SCALES, Study, load_study, places
 
@@ -51,3 +53,16 @@ def test_every_sweep_is_used(written: tuple[str, Study]):
     parts = [(ours, part) for ours in study.entries.values() for part in ours.parts]
     beside = {each.sweep for _, part in parts for each in part.beside if each.sweep is not None}
     assert {part.sweep or ours.sweep for ours, part in parts} | beside == set(study.sweeps)
+
+
+def test_connections_are_counted_in_each_layer_of_the_network():
+    study = load_study("bcs", "paper")
+    assert study is not None
+    found = places(load_entry("bcs/figure-1-connections"), study.entries["figure-1-connections"], study)
+    recipe = found[0].cases[0].recipe
+    network = build(recipe.model.name, **recipe.model.options)
+    # What learns beside kernels, biases and norms, is a vector.
+    kernels = [name for name, weight in network.named_parameters() if weight.dim() > 1]
+    counted = {str(place.at["layer"]): [fnmatch.filter(kernels, each) for each in place.layers] for place in found}
+    assert [names for (names,) in counted.values()] == [[kernel] for kernel in kernels]
+    assert {place.at["layer"] for place in found} == {*load_entry("bcs/figure-1-connections").labels("layer")}

@@ -13,7 +13,7 @@ from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
 from gossamer.recipe.train import result_name
 from gossamer.reproduce.published import entries, load_entry
-from gossamer.reproduce.reading import read_number
+from gossamer.reproduce.reading import Number, read_number
 from gossamer.reproduce.scales import Place, Reading, Study, load_study, places
 from gossamer.runs import RunFolder, results
 from gossamer.sweep.plan import plan
@@ -95,6 +95,23 @@ def test_a_dense_run_and_a_sparse_one_are_put_together_of_one_training(tmp_path)
     assert sparse.nonzero == int(0.2621 * dense.nonzero)
 
 
+@pytest.mark.parametrize("which", ["figure-3.1", "figure-A.2"])
+def test_pictures_of_rising_radii_are_of_the_published_network_and_attack(which: str) -> None:
+    study = study_of("one-shot-admm", "paper")
+    found = places(load_entry(f"one-shot-admm/{which}"), study.entries[which], study)
+    assert len(found) == 9
+    for place in found:
+        (case,), reading = place.cases, place.measures["robust"]
+        threat, attack = build_threat(case.recipe), case.recipe.attack.options
+        assert (threat.norm, threat.eps, attack["steps"]) == ("linf", 0.016, 7)
+        # No stages: every epoch is trained at the whole radius.
+        assert (case.recipe.method.options["eps"], case.recipe.method.options["steps"]) == ([], [])
+        assert (reading.attack, reading.parameters, reading.eps) == ("pgd", {"steps": 7}, place.at["attack_eps"])
+        (asked,) = case.recipe.evaluation
+        assert asked.options["steps"] == 7
+        assert reading.eps in (asked.eps or ())
+
+
 def test_epochs_of_a_log_stand_at_the_labels_that_were_published() -> None:
     study = study_of("rewinding", "smoke")
     found = places(load_entry("rewinding/figure-C-7"), study.entries["figure-C-7"], study)
@@ -174,10 +191,11 @@ def test_a_stage_and_an_epoch_of_the_last_phase_are_read(tmp_path, reading, epoc
     case = expand(study_of("one-shot-admm", "smoke").sweeps["grid"])[0]
     lay_down(tmp_path, case)
     number = read_number(alone(case, reading, epoch), "it", tmp_path)
-    assert number is not None
+    assert isinstance(number, Number)
     assert number.value == value
-    # After a stage before the last, nothing says which samples are left: no interval, and no test of a claim.
+    # After a stage before the last, nothing says which samples are left: no test of a claim, but an interval.
     assert (number.right is None) == (reading.attack is None or reading.stage is not None)
+    assert (number.n, number.interval is None) == ((4, False) if reading.attack else (None, True))
 
 
 def test_a_stage_that_the_attack_has_not_is_no_number(tmp_path) -> None:

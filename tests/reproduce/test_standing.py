@@ -16,12 +16,12 @@ from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
 from gossamer.recipe.train import result_name
 from gossamer.reproduce.published import Entry, load_entry
-from gossamer.reproduce.scales import Ours, Study, places, planned_elsewhere
+from gossamer.reproduce.scales import Ours, Reading, Study, places, planned_elsewhere
 from gossamer.reproduce.standing import Rebuilt, rebuild
 from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import RunFolder, results, status
 from gossamer.sweep.drive import Outcome
-from gossamer.sweep.spec import Case, expand
+from gossamer.sweep.spec import Axis, Case, expand
 
 ENTRY = Entry.model_validate(
     {
@@ -158,9 +158,11 @@ def lay_down(store: Path, case: Case, robust: list[int], kept: int) -> None:
     )
 
 
-def stand(tmp_path: Path, *, study: Study = STUDY, random: list[int] | None = None) -> Rebuilt:
+def stand(
+    tmp_path: Path, *, study: Study = STUDY, bcs: list[int] | None = None, random: list[int] | None = None
+) -> Rebuilt:
     for case in expand(study.sweeps["runs"]):
-        own = [1] * 8 + [0] * 2 if case.labels["case"] == "bcs-90" else random or [1, 1] + [0] * 8
+        own = bcs or [1] * 8 + [0] * 2 if case.labels["case"] == "bcs-90" else random or [1, 1] + [0] * 8
         lay_down(tmp_path, case, own, kept=100 + int(case.labels["seed"] or 0))
     return rebuild(ENTRY, study, study.entries["table"], tmp_path)
 
@@ -218,9 +220,44 @@ def test_claims_are_judged_sample_by_sample(tmp_path: Path) -> None:
 def test_a_small_difference_is_undecided_and_a_contrary_one_broken(tmp_path: Path) -> None:
     assert stand(tmp_path / "a", random=[1] * 7 + [0] * 3).claims[0].verdict == "undecided"
     assert stand(tmp_path / "b", random=[1] * 10).claims[0].verdict == "undecided"
+    # 6 of 10 samples that the other alone gets right with both of its seeds.
+    broken = stand(tmp_path / "c", bcs=[1, 1] + [0] * 8, random=[1] * 8 + [0] * 2).claims[0]
+    assert (broken.verdict, broken.at, broken.than) == ("broken", 20.0, 80.0)
+    assert broken.why == "exact sign-flip test over 10 samples, 2 seeds on each, p = 0.031"
+
+
+def counted(tmp_path: Path, printed: object, *, cut: bool = False) -> str:
+    """Return how 12.3 % of the weights, of one seed, stand beside what was printed."""
+    said = ENTRY.model_dump(exclude={"cells"})
+    said["measures"]["connections"] = {"unit": "percent", "words": "kept", "cut": cut}
+    cells = [{"at": {"method": "bcs", "sparsity": 90}, "values": {"connections": printed}}]
+    entry = Entry.model_validate({**said, "claims": [], "cells": cells})
     study = STUDY.model_copy(deep=True)
-    many = by_place(stand(tmp_path / "c", study=study))
-    assert many["bcs", "robust"].verdict == "agrees"
+    study.sweeps["runs"].axes["seed"] = Axis(seeds=1)
+    ours = study.entries["table"].model_copy(update={"measures": {"connections": Reading(of="density")}})
+    case = next(each for each in expand(study.sweeps["runs"]) if each.labels["case"] == "bcs-90")
+    if not (tmp_path / "runs").exists():
+        lay_down(tmp_path, case, [1] * 10, kept=123)
+    return by_place(rebuild(entry, study, ours, tmp_path))["bcs", "connections"].verdict
+
+
+def test_a_number_without_an_interval_agrees_where_it_would_be_printed_so(tmp_path: Path) -> None:
+    for printed in (12, 12.3, "12.30"):
+        assert counted(tmp_path, printed) == "agrees", printed
+    for printed in (11, 13, 12.2, 12.4, "12.0", 12.304):
+        assert counted(tmp_path, printed) == "differs", printed
+    # A paper that cuts digits off prints 12.29 as 12.2.
+    assert counted(tmp_path, 12.2, cut=True) == "agrees"
+    assert counted(tmp_path, "12.20", cut=True) == "differs"
+
+
+def test_published_numbers_keep_the_digits_that_were_printed() -> None:
+    table = load_entry("bcs/table-1")
+    last = {cell.last["share"] for cell in table.cells if "share" in cell.values}
+    assert last == {0.01}
+    assert table.measures["share"].cut
+    parameters = {cell.last["parameters"] for cell in load_entry("one-shot-admm/table-4.1").cells}
+    assert parameters == {1.0}
 
 
 def test_numbers_of_another_setting_are_not_compared(tmp_path: Path) -> None:

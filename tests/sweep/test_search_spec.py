@@ -22,7 +22,6 @@ SEARCH: dict[str, Any] = {
     "space": {
         "method.density": {"low": 0.05, "high": 0.5, "log": True},
         "training.epochs": {"low": 1, "high": 9, "step": 2},
-        "objective.name": ["natural", "adversarial"],
         "threat": {"choices": ["linf:0.1", "linf:0.2"]},
         "how": {"list": {"plain": {"attack": None}, "short": {"attack.steps": 2, "objective.name": "adversarial"}}},
     },
@@ -43,7 +42,6 @@ def test_a_trial_is_a_recipe_measured_on_what_is_held_out():
     given = {
         "method.density": 0.07,
         "training.epochs": 3,
-        "objective.name": "natural",
         "threat": "linf:0.2",
         "how": "short",
     }
@@ -117,6 +115,10 @@ def test_a_space_that_cannot_be_is_refused(parameter: Any, said: str):
         ({"prune": {"metric": "test/clean"}}, "a probe measures on the held-out split (held_out/clean, held_out/fgsm)"),
         ({"prune": {"metric": "held_out/fgsm", "quantile": 1.5}}, "quantile"),
         ({"prune": {"metric": "held_out/fgsm"}}, "the probes that prune it (their eps too) as in the base"),
+        (
+            {"space": {"training.epochs": [1, 2], "how": {"list": {"a": {"training": {"epochs": 3}}, "b": {}}}}},
+            "training.epochs to be 1, got 3, set by a later parameter",
+        ),
         ({"sampel": "tpe"}, "did you mean sampler"),
     ],
 )

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gossamer.errors import ConfigError
+from gossamer.evaluation.ledger import Ledger
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.protocols import read_question
+from gossamer.runs import RunFolder, atomic, checkpoints
 from gossamer.sweep import drive as room
 from gossamer.sweep.drive import Work, drive, tasks_of
 from gossamer.sweep.engine import Ended, RefusedError
@@ -100,6 +103,7 @@ class _Handle:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "PAUSE", 0.0)
+    monkeypatch.setattr(room, "REFUSED_PAUSE", 0.0)
     monkeypatch.setattr(room, "is_done", lambda task: task.id in STORED)
     STORED.clear()
 
@@ -164,20 +168,67 @@ def test_a_worker_that_dies_is_replaced_and_not_for_ever(tmp_path: Path):
 
 def test_attempts_that_come_further_are_not_counted(tmp_path: Path):
     """Workers of a preemptible queue die as often as a long phase needs, and one that stands still three times."""
-    last = tmp_path / "work" / "1" / "last.json"
-    last.parent.mkdir(parents=True)
+    work = RunFolder(tmp_path / "work" / "1")
 
     def preempted(task: Task, attempt: int) -> Ended:
         if task.id != "phase-1":
             return DONE
-        if attempt <= 5:
-            last.write_text(f"step {attempt}")
+        # A resumed worker saves where it stands before it dies: other bytes, and no step more.
+        checkpoints.save(work, min(attempt, 5), {}, {"attempt": attempt})
         return DIED
 
     hands = Hands(preempted)
     outcome = drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
     assert dict(outcome.failed) == {"phase-1": "killed"}
     assert hands.log.count("phase-1") == 5 + 3
+
+
+def test_evaluations_that_come_further_are_not_counted(tmp_path: Path):
+    """A run is preempted amid attacks, between them and between evaluations, and then stands still."""
+    run = RunFolder(tmp_path / "runs" / "r1")
+    evaluation = {"seconds": torch.tensor(1.0)}
+
+    def preempted(task: Task, attempt: int) -> Ended:
+        if task.id != "run-r1":
+            return DONE
+        ledger = Ledger.open(run.partial / "fgsm", {}, seconds=0.0)
+        if attempt <= 2:
+            ledger.update("fgsm", lambda: {**evaluation, "tick": torch.tensor(attempt), "pool": torch.zeros(99)})
+        elif attempt <= 4:
+            ledger.finish(f"fgsm {attempt}", evaluation)
+        else:
+            ledger.close()
+            atomic.write_json(run.result("fgsm"), {})
+        return DIED
+
+    hands = Hands(preempted)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
+    assert dict(outcome.failed) == {"run-r1": "killed"}
+    assert hands.log.count("run-r1") == 5 + 3
+
+
+def test_what_lay_there_before_is_no_progress(tmp_path: Path):
+    checkpoints.save(RunFolder(tmp_path / "work" / "1"), 7, {}, {})
+    atomic.write_json(RunFolder(tmp_path / "runs" / "r0").result("network"), {})
+    hands = Hands(lambda task, _attempt: DIED if task.id in ("phase-1", "run-r0") else DONE)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, attempts=2, tell=told)
+    assert set(outcome.failed) == {"phase-1", "run-r0"}
+    assert hands.log.count("phase-1") == hands.log.count("run-r0") == 2
+
+
+def test_protocols_that_come_further_are_not_counted(tmp_path: Path):
+    asked = ProtocolNode(name="weights-0", question=read_question({"name": "weights"}), runs={"r0": ("0",)})
+
+    def preempted(task: Task, attempt: int) -> Ended:
+        if task.kind != "protocol":
+            return DONE
+        atomic.write_json(tmp_path / "runs" / "r0" / "partial" / "protocols" / f"{min(attempt, 4)}.json", {})
+        return DIED
+
+    hands = Hands(preempted)
+    outcome = drive(replace(graph([()]), protocols=(asked,)), str(tmp_path), hands, tell=told)
+    assert dict(outcome.failed) == {"protocol-weights-0": "killed"}
+    assert hands.log.count("protocol-weights-0") == 4 + 3
 
 
 def test_a_worker_whose_work_is_nowhere_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -263,16 +314,54 @@ def test_a_full_queue_is_asked_again_when_something_has_ended(tmp_path: Path):
     assert len(refused) <= 12
 
 
-def test_a_queue_that_takes_nothing_at_all_fails_the_task(tmp_path: Path):
+def test_a_queue_that_is_full_of_others_is_asked_again(tmp_path: Path):
     hands = Hands(lambda _task, _attempt: DONE)
+    taken, refused = hands.submit, []
 
     def submit(task: Task) -> Any:
+        if len(refused) < room.REFUSALS - 1:
+            refused.append(task.id)
+            raise RefusedError("queue", expected="room", got="jobs of others", remedy="wait")
+        return taken(task)
+
+    hands.submit = submit  # type: ignore[method-assign]
+    lines: list[str] = []
+    outcome = drive(graph([(), ()]), str(tmp_path), hands, attempts=1, tell=lines.append)
+    assert outcome.complete
+    assert sum("asked again" in line for line in lines) == 1
+
+
+def test_a_queue_with_nothing_running_is_asked_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "REFUSED_PAUSE", 3600.0)
+    refused: list[str] = []
+
+    def submit(task: Task) -> Any:
+        refused.append(task.id)
+        raise RefusedError("queue", expected="room", got="jobs of others", remedy="wait")
+
+    hands = Hands(lambda _task, _attempt: DONE)
+    hands.submit = submit  # type: ignore[method-assign]
+    work = Work(engine=hands, tell=told)
+    work.add(tasks_of(graph([(), ()]), str(tmp_path)))
+    for _ in range(3):
+        work.hand_over()
+    assert refused == ["phase-0"]
+    assert {"phase-0", "phase-1"} <= set(work.ready())
+
+
+def test_a_queue_that_takes_nothing_for_long_fails_what_is_ready(tmp_path: Path):
+    hands = Hands(lambda _task, _attempt: DONE)
+    asked: list[str] = []
+
+    def submit(task: Task) -> Any:
+        asked.append(task.id)
         raise RefusedError("queue", expected="room", got="no account", remedy="ask for one")
 
     hands.submit = submit  # type: ignore[method-assign]
     outcome = drive(graph([(), ()]), str(tmp_path), hands, tell=told)
     assert sorted(outcome.failed) == ["phase-0", "phase-1"]
     assert "no account" in outcome.failed["phase-0"]
+    assert len(asked) == room.REFUSALS + 1
 
 
 def test_a_store_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

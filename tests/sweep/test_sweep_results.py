@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sweeps import small
+from small_sweeps import planned, small
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import run_name
+from gossamer.recipe.semantics import SEMANTICS
 from gossamer.recipe.train import train
 from gossamer.sweep.results import Results, _of_one_type, read_results
 from gossamer.sweep.spec import expand, load_sweep
@@ -75,6 +76,27 @@ def test_a_run_of_another_version_is_as_one_that_is_not_there(tmp_path: Path, mo
         store.stand(name, {"made_of": [], "versions": versions, "done": True})
         (row,) = read_results(sweep, tmp_path)
         assert (row["done"], "clean" in row) == (there, there)
+
+
+def test_what_a_run_computes_with_is_held_against_the_versions_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also parts that its method and its penalties lend from elsewhere, whose modules the recipe does not name."""
+    penalties = {"training.penalties": [{"name": "parseval", "strength": 0.01}]}
+    sweep = {"base": "pwoa/digits-90", "set": penalties, "axes": {"seed": {"seeds": 1}}}
+    (node,) = planned(sweep).runs
+    store = Store(str(tmp_path))
+    store.stand(node.name, {"made_of": [], "versions": versions_of(node.recipe, node.named), "done": True})
+    assert store.is_current(node.recipe)
+    before = dict(SEMANTICS)
+    for raised in (
+        "gossamer.objectives.penalties.Parseval",
+        "gossamer.methods.robust_admm",
+        "gossamer.methods.pwoa",
+        "gossamer.kernels",
+    ):
+        monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {**before, raised: 9})
+        assert not store.is_current(node.recipe), raised
+    monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {**before, "gossamer.methods.harp": 9})
+    assert store.is_current(node.recipe)
 
 
 def test_tables_go_to_other_tools(table: Results, tmp_path: Path):

@@ -85,6 +85,22 @@ def test_a_field_that_a_later_section_would_take_is_not_lost(first: dict[str, An
     assert [case.recipe.objective.options["beta"] for case in turned] == [1.0, 3.0, 1.0, 3.0]
 
 
+METHODS = {"list": {"bcs": {"method": {"name": "bcs", "density": 0.2}}}}
+OTHERS = {"list": {"random": {"method": {"name": "random"}}}}
+
+
+def test_a_section_that_a_later_section_replaces_is_not_lost():
+    with pytest.raises(
+        ConfigError,
+        match=r"axis first, point bcs: expected method\.name to be 'bcs', got 'random', set by a later axis",
+    ):
+        expand(sweep({"first": METHODS, "then": OTHERS}))
+    (case,) = expand(sweep({"first": METHODS, "then": {"list": {"few": {"method": {"name": "bcs"}}}}}))
+    assert case.recipe.method.options == {"density": 0.2}
+    with pytest.raises(ConfigError, match=r"sweep, set: expected objective\.beta to be 1\.0, got nothing"):
+        expand(load_sweep({"base": "dense/digits-trades", "set": {"objective": {"beta": 1.0}}, "axes": LOSSES}))
+
+
 def test_what_is_set_holds_for_all_and_axes_come_after():
     cases = expand(sweep({"density": DENSITY}, set={"training.epochs": 7, "method.density": 0.9}))
     assert [(case.recipe.training.epochs, case.recipe.method.options["density"]) for case in cases] == [

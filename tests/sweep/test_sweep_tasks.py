@@ -329,6 +329,27 @@ def test_no_half_of_a_file_is_ever_under_its_name_at_a_url(tmp_path: Path, monke
         assert seen.pop() == files.read("runs/a/file") == b"whole"
 
 
+def test_a_store_that_moves_nothing_onto_a_file_takes_what_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = RemoteFiles(f"memory://{tmp_path.name}")
+    system = files._system
+    move = system.mv
+
+    def onto_nothing(source: str, target: str) -> None:
+        if not system.exists(target):
+            move(source, target)
+
+    monkeypatch.setattr(system, "mv", onto_nothing)
+    for data in (b"first", b"other", b"other"):
+        files.write("standing/a.json", data)
+        assert files.read("standing/a.json") == data
+    assert [Path(name).name for name in system.ls(files._at("standing"), detail=False)] == ["a.json"]
+    monkeypatch.setattr(system, "mv", lambda *_: None)
+    with pytest.raises(StoreError):
+        files.write("standing/a.json", b"last")
+
+
 def test_a_run_that_another_put_together_meanwhile_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (run,) = (graph := planned(seed={"seeds": 1})).runs
     root = f"memory://{tmp_path.name}/bucket"

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -185,6 +186,24 @@ def test_only_a_published_folder_is_replaced(run: Path, tmp_path: Path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+def test_what_lies_beside_a_published_network_is_never_lost(run: Path, tmp_path: Path):
+    kept = publish(run, tmp_path / "net").manifest
+    for name in (".git/config", "LICENSE", "results/notes.json"):
+        own = tmp_path / "net" / name
+        own.parent.mkdir(exist_ok=True)
+        own.write_text("mine")
+        with pytest.raises(ConfigError, match=f"other files beside it: {name}"):
+            publish(run, tmp_path / "net", storage="dense", force=True)
+        assert own.read_text() == "mine"
+        assert json.loads((tmp_path / "net/gossamer.json").read_text())["storage"] == kept.storage == "sparse"
+        own.unlink()
+    (tmp_path / "net/README.md").write_text("a card of my own words")
+    assert publish(run, tmp_path / "net", storage="dense", force=True).manifest.storage == "dense"
+    (tmp_path / "net/gossamer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"model\.safetensors"):
+        publish(run, tmp_path / "net", force=True)
+
+
 def test_nothing_stays_where_writing_fails(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept = publish(run, tmp_path / "net")
 
@@ -198,6 +217,29 @@ def test_nothing_stays_where_writing_fails(run: Path, tmp_path: Path, monkeypatc
         publish(run, tmp_path / "net", force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
     assert gossamer.load(tmp_path / "net").manifest == kept.manifest
+
+
+def other_network() -> nn.Module:
+    return build("digits-cnn")
+
+
+def test_an_evaluation_names_the_command_that_measures_it_again(run: Path, tmp_path: Path):
+    """Points that were sought on another network: what the record says of the attack would ask for no attack."""
+    copied = tmp_path / "tiny"
+    shutil.copytree(run, copied)
+    twin = ("--twin", f"{__name__}:other_network")
+    words = ("evaluate", copied, "--attack", "fgsm", "--eps", "0.1,0.15", *twin, "--n", "20", "--seed", "3")
+    before = {path.name for path in (copied / "results").iterdir()}
+    assert gossamer_command(*words) == 0
+    (made,) = (path for path in (copied / "results").iterdir() if path.name not in before)
+    command = atomic.read_json(made)["environment"]["command"]
+    assert shlex.split(command)[2:4] == [str(copied), "--attack"]
+    assert gossamer_command(*shlex.split(command)[1:]) == 0
+    assert atomic.read_json(made)["environment"]["command"] == command
+    publish(copied, tmp_path / "net")
+    card = (tmp_path / "net/README.md").read_text()
+    assert "gossamer evaluate . --attack transfer" not in card
+    assert command in card.split("What else was measured was measured on the run by:")[1]
 
 
 def slimmed() -> nn.Module:

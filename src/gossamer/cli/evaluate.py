@@ -10,7 +10,7 @@ import typer
 from gossamer.attacks.registry import build as build_attack
 from gossamer.attacks.transfer import Transfer
 from gossamer.cli import options
-from gossamer.cli.keeping import partial_folder
+from gossamer.cli.keeping import command_of, partial_folder, with_command
 from gossamer.cli.subjects import Source, one_of, read_options, threats
 from gossamer.errors import ConfigError
 from gossamer.evaluation.evaluate import Evaluation
@@ -49,6 +49,23 @@ class Request:
         """Every option by name."""
         own = {name: value for name, value in vars(self).items() if name != "source"}
         return own | vars(self.source)
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for it."""
+        flags: dict[str, object] = {
+            "--attack": self.attack,
+            "--threat": self.threat,
+            "--eps": self.eps,
+            "--norm": self.norm,
+            "--n": self.n,
+            "--option": self.options,
+            "--batch-size": self.batch_size,
+            "--seed": self.seed,
+            "--precision": None if self.precision == "float32" else self.precision,
+            "--compile": self.compiled,
+        }
+        return command_of(["gossamer", "evaluate", *self.source.words], flags | self.source.flags)
 
 
 def evaluate(
@@ -131,6 +148,7 @@ def evaluate(
             measured = _merged(_parts_folder(kept), mine, work(mine, shown.evaluation))
     if measured is None:
         return
+    measured = with_command(measured, request.command)
     print(measured)
     for target in (json, None if folder is None else folder.result(evaluation_name(measured))):
         if target is not None:

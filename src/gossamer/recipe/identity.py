@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -24,10 +25,18 @@ _DIGITS = 24
 _SILENT = {"publish"}
 
 
-def phase_keys(
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What identifies the phases of a recipe: their keys, in order, and the paths of all of the package they name."""
+
+    keys: Sequence[str]
+    named: tuple[str, ...]
+
+
+def identify(
     recipe: Recipe, phases: Sequence[Phase], parts: Parts, unlabelled: Mapping[str, str] | None = None
-) -> list[str]:
-    """Return the key of each phase of a recipe, in order.
+) -> Identity:
+    """Return what identifies the phases of a recipe.
 
     A key holds every effective value of the phase, defaults included; what the network and its first weights are made
     from; seed, data and how numbers are computed; and the keys of the phases before it, whose states it may read. Two
@@ -44,12 +53,21 @@ def phase_keys(
         "semantics": dict(sorted(shared().items())),
     }
     keys: list[str] = []
+    named = set(_named(common))
     for phase in phases:
         said: dict[str, Plain] = {
             field.name: describe(getattr(phase, field.name)) for field in fields(phase) if field.name not in _SILENT
         }
         keys.append(_digest({**common, "phase": said, "parents": list[Plain](keys)}))
-    return keys
+        named |= set(_named(said))
+    return Identity(keys=keys, named=tuple(sorted(named)))
+
+
+def phase_keys(
+    recipe: Recipe, phases: Sequence[Phase], parts: Parts, unlabelled: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the key of each phase of a recipe, in order; raises what `identify` raises."""
+    return list(identify(recipe, phases, parts, unlabelled).keys)
 
 
 def images_key(parts: Parts) -> str:
@@ -57,14 +75,25 @@ def images_key(parts: Parts) -> str:
     return _digest({"test": describe(parts.test), "held_out": describe(parts.held_out)})
 
 
-def versions_of(recipe: Recipe) -> dict[str, int]:
+def versions_of(recipe: Recipe, named: Iterable[str] = ()) -> dict[str, int]:
     """Return the versions of the arithmetic that a recipe names: its method's, its objective's, and all that is shared.
 
-    Told without any data, so that what was made before can be held against what would be made now.
+    named: paths of what else it computes with, as `identify` found them. Told without any data, so that what was made
+    before can be held against what would be made now.
     """
     method, objective = METHODS.get(recipe.method.name), OBJECTIVES.get(recipe.objective.name)
-    named = [entry.make.__module__ for entry in (method, objective) if entry is not None]
-    return {**shared(), **{module: semantics(module) for module in named}}
+    modules = [entry.make.__module__ for entry in (method, objective) if entry is not None]
+    return {**shared(), **{path: semantics(path) for path in (*modules, *named)}}
+
+
+def _named(value: Plain) -> Iterator[str]:
+    """Yield the paths of types and functions of the package in a description."""
+    if isinstance(value, str) and value.startswith("gossamer."):
+        yield value.partition("@")[0]
+    elif isinstance(value, dict):
+        yield from chain.from_iterable(map(_named, value.values()))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(_named, value))
 
 
 def _network(recipe: Recipe, train: DataSet) -> Plain:

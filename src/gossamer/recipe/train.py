@@ -260,7 +260,8 @@ def _judge(run: OpenRun, where: Place, shown: Progress) -> None:
         records.write(network, describe_network(model, run.parts.test.image_shape, parent=parent))
     for spec in run.recipe.evaluation:
         path = run.folder.result(result_name(spec, run.threat))
-        if path.exists():
+        # The first rank may have written it alone before another looks.
+        if ranks.agree(int(path.exists())):
             continue
         shown.note(f"evaluating: {spec.attack}")
         if not ranks.several:

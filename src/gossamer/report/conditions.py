@@ -27,11 +27,12 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """What a row reached under one condition."""
+    """What a row reached under one condition; measured: of each of its runs that has it, by which evaluation."""
 
     group: Group
     clean: Summary
     robust: Summary
+    measured: Sequence[tuple[RunView, Evaluation, AttackOutcome]]
 
 
 def conditions(groups: Sequence[Group]) -> list[Condition]:
@@ -51,11 +52,11 @@ def reached(groups: Sequence[Group], condition: Condition) -> list[Reached]:
     """Return the rows that were measured under a condition."""
     found: list[Reached] = []
     for group in groups:
-        pairs = [pair for view in group.views if (pair := _most(view, condition))]
-        clean = share([(one.clean_accuracy, one.clean_interval, one.n) for one, _ in pairs])
-        robust = share([(one.robust_accuracy, one.interval, one.n) for _, one in pairs])
+        measured = [(view, *pair) for view in group.views if (pair := _most(view, condition))]
+        clean = share([(one.clean_accuracy, one.clean_interval, one.n) for _, one, _ in measured])
+        robust = share([(one.robust_accuracy, one.interval, one.n) for _, _, one in measured])
         if clean is not None and robust is not None:
-            found.append(Reached(group=group, clean=clean, robust=robust))
+            found.append(Reached(group=group, clean=clean, robust=robust, measured=measured))
     return found
 
 

@@ -57,8 +57,8 @@ def _overview(
     groups: Sequence[Group], condition: Condition, tables: Sequence[MatchingTable], timed: dict[int, Latency]
 ) -> list[Chart]:
     found = reached(groups, condition)
-    matching = matches(groups, tables, condition.threat)
-    ringed = " Rings: matches its dense parent, sample by sample." if tables else ""
+    matching = matches(found, tables)
+    ringed = " Rings: matches its dense parent, sample by sample." if matching["robust"] else ""
     across = "Across: dense networks. " if any(one.group.is_dense for one in found) else ""
     charts = [
         Chart(

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from gossamer.report import words
-from gossamer.report.groups import Group
+from gossamer.report.conditions import Reached
 from gossamer.report.parts import Cell, Part, Table, commands, measured_on, shared, text
+from gossamer.runs.namesakes import differing
 from gossamer.runs.protocols import MatchingTable, PairedDifference
+from gossamer.runs.results import AttackOutcome, Evaluation
 
 
 def matching(record: MatchingTable, key: str) -> Part:
@@ -33,20 +35,34 @@ def matching(record: MatchingTable, key: str) -> Part:
     )
 
 
-def matches(groups: Sequence[Group], records: Sequence[MatchingTable], threat: str) -> dict[str, dict[int, bool]]:
-    """Return which rows match their parents, clean and robust, by place: those that were measured at a threat.
+def matches(found: Sequence[Reached], records: Sequence[MatchingTable]) -> dict[str, dict[int, bool]]:
+    """Return which rows match their parents, clean and robust, by place: those that were measured as the rows were.
 
-    threat: "linf eps 8/255"; a row of several seeds matches where all that were measured do.
+    A row of several seeds matches where all that were measured do.
     """
-    found: dict[str, dict[int, bool]] = {"clean": {}, "robust": {}}
-    tables = [record for record in records if words.threat_of(record.threat) == threat]
-    for group in groups:
-        names = {name for view in group.views for name in (view.name, view.path.resolve().name)}
-        rows = [row for record in tables for row in record.rows if row.model.name in names]
+    told: dict[str, dict[int, bool]] = {"clean": {}, "robust": {}}
+    for one in found:
+        rows = [
+            row
+            for view, evaluation, outcome in one.measured
+            for record in records
+            if _alike(record, evaluation, outcome)
+            for row in record.rows
+            if row.model.name in (view.name, view.path.resolve().name) and row.model.nonzero == evaluation.model.nonzero
+        ]
         if rows:
-            found["clean"][group.place] = all(row.clean.verdict == "matches" for row in rows)
-            found["robust"][group.place] = all(row.robust.verdict == "matches" for row in rows)
-    return found
+            told["clean"][one.group.place] = all(row.clean.verdict == "matches" for row in rows)
+            told["robust"][one.group.place] = all(row.robust.verdict == "matches" for row in rows)
+    return told
+
+
+def _alike(record: MatchingTable, evaluation: Evaluation, outcome: AttackOutcome) -> bool:
+    """Tell whether networks were compared under the attack, at the threat and on the data of an evaluation."""
+    ours, theirs = evaluation.dataset, record.dataset
+    if (ours.name, ours.part, ours.checksum) != (theirs.name, theirs.part, theirs.checksum):
+        return False
+    at_threat = words.threat_of(record.threat) == words.threat_of(outcome.threat)
+    return at_threat and not any(differing([("", record.attack), ("", outcome.parameters)]).values())
 
 
 def _compared(name: Cell, what: str, pair: PairedDifference) -> list[Cell]:

@@ -1,22 +1,35 @@
-"""How is a number of the page measured again? The commands, from what the records say."""
+"""How is a number of the page measured again? The commands, as records keep them or from what they say."""
 
 import shlex
 
+from gossamer.attacks.registry import ATTACKS
+from gossamer.report import parts
 from gossamer.report.views import RunView
 from gossamer.runs.results import Evaluation
 from gossamer.threat import format_eps
 
 
 def commands(view: RunView) -> list[str]:
-    """Return the commands that train a run and evaluate it again."""
+    """Return the commands that train a run and evaluate it again, as far as they are known."""
     recipe = shlex.quote(str(view.path / "recipe.yaml"))
     train = [f"gossamer train {recipe} --out {shlex.quote(str(view.path) + '-again')}"] if view.recipe else []
-    return train + [evaluate_command(view, one) for one in view.evaluations if one.attacks]
+    return train + [command for one in view.evaluations for command in evaluate_commands(view, one)]
 
 
-def evaluate_command(view: RunView, evaluation: Evaluation) -> str:
-    """Return the command of an evaluation; a preset such as pgd-50-10 says its options itself."""
-    first = evaluation.attacks[0]
+def evaluate_commands(view: RunView, evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the command that an evaluation was made by, else one that makes it again; none where neither is known."""
+    kept = parts.commands(evaluation.environment)
+    return kept or tuple(filter(None, [made_again(view, evaluation)]))
+
+
+def made_again(view: RunView, evaluation: Evaluation) -> str | None:
+    """Return a command that evaluates as a record says, None where its attack has no name that could be asked for.
+
+    A preset such as pgd-50-10 says its options itself.
+    """
+    first = next(iter(evaluation.attacks), None)
+    if first is None or first.attack not in ATTACKS:
+        return None
     radii = ",".join(format_eps(outcome.eps) for outcome in evaluation.attacks if outcome.attack == first.attack)
     flags = ["--attack", first.attack, "--norm", first.norm, "--eps", radii, "--seed", str(evaluation.seed)]
     if evaluation.dataset.part != "test":

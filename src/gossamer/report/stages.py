@@ -8,7 +8,7 @@ from gossamer.report import lines, words
 from gossamer.report.figures import Figure
 from gossamer.report.lines import Point
 from gossamer.report.parts import FEW, Cell, Chart, Part, Table, measured_on, text
-from gossamer.report.retrace import evaluate_command
+from gossamer.report.retrace import evaluate_commands
 from gossamer.report.views import RunView
 from gossamer.runs.results import AttackOutcome, Evaluation
 
@@ -56,7 +56,9 @@ def part(found: Sequence[Fall], key: str, rows: Mapping[str, int]) -> Part:
             )
             for place, threat in enumerate(threats)
         ],
-        commands=list(dict.fromkeys(evaluate_command(fall.run, fall.evaluation) for fall in found)),
+        commands=list(
+            dict.fromkeys(command for fall in found for command in evaluate_commands(fall.run, fall.evaluation))
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from gossamer.report.parts import Cell, Chart, Part, Table, text
 from gossamer.reproduce.published import Entry, Label
 from gossamer.reproduce.standing import JUDGED as CLAIMS
 from gossamer.reproduce.standing import Held, Rebuilt, Row, total
-from gossamer.reproduce.text import ours_text, standing_text, value_text
+from gossamer.reproduce.text import both_texts, standing_text
 from gossamer.training.progress import duration
 
 FOLDED = 24
@@ -204,8 +204,7 @@ def _numbers(entry: Entry, rows: Sequence[Row]) -> Table:
         [
             *(text(row.at[axis]) for axis in axes),
             text(row.measure.replace("_", " ")),
-            text("–" if row.published is None else value_text(row.published, entry.measures[row.measure].unit)),
-            text("–" if row.ours is None else ours_text(row.ours, entry.measures[row.measure].unit)),
+            *map(text, both_texts(row, entry.measures[row.measure].unit, empty="–")),
             text("–" if row.difference is None else f"{row.difference:+.2f}"),
             Cell(text=row.verdict, mark=_MARKS.get(row.verdict, "")),
         ]

@@ -23,11 +23,19 @@ Side: TypeAlias = Literal["input", "output"]
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """A number that was read. right: outcomes by sample where it is a share; paired: on the samples of all others."""
+    """A number that was read. right: outcomes by sample where it is a share and they are told; paired: on the samples
+    of all others; n: of how many samples it is a share, where these are counted alone.
+    """
 
     value: float
     right: tuple[int, ...] | None = None
     paired: bool = True
+    n: int | None = None
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples it is a share of, None where it is none."""
+        return self.n if self.right is None else len(self.right)
 
 
 @dataclass(frozen=True, kw_only=True)

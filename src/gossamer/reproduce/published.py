@@ -1,11 +1,12 @@
 """What was published? A table or figure of a study: its axes, its numbers, and what its authors conclude from them."""
 
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import config_error, read_fields
@@ -23,23 +24,38 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Measure(Section):
-    """What a number says: its unit, and in words."""
+    """What a number says: its unit, and in words; cut: some are printed without their further digits, not rounded."""
 
     unit: str
     words: str
+    cut: bool = False
 
 
 class Cell(Section):
     """One number, or several measured together, at one label of every axis; None: printed in a picture alone.
 
-    ran_by: others where the study quotes a number; quoted_from: whose; theirs: what else its authors say of it.
+    none: measures of which the authors say that there is no such number; last: what the last printed digit of a number
+    is worth, by default as the file writes the number, in quotes where it ends in zeros. ran_by: others where the study
+    quotes a number; quoted_from: whose; theirs: what else its authors say of it.
     """
 
     at: dict[str, Label]
     values: dict[str, float | None]
+    none: tuple[str, ...] = ()
+    last: dict[str, float] = Field(default_factory=dict)
     ran_by: Literal["authors", "others"] = "authors"
     quoted_from: str | None = None
     theirs: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_last(cls, given: Any) -> Any:
+        said = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+        if not isinstance(said.get("values"), dict):
+            return given
+        written = {name: _last_digit(value) for name, value in cast("dict[str, object]", said["values"]).items()}
+        known = {name: worth for name, worth in written.items() if worth is not None}
+        return {**said, "last": {**known, **said.get("last", {})}}
 
 
 class Figure(Section):
@@ -81,6 +97,8 @@ class Entry(Section):
         for cell in self.cells:
             _check(set(cell.at) == set(self.axes), f"a label of each of {', '.join(self.axes)}", dict(cell.at))
             _check(set(cell.values) <= set(self.measures), f"some of {', '.join(self.measures)}", list(cell.values))
+            empty = {name for name, value in cell.values.items() if value is None}
+            _check(set(cell.none) <= empty, "as none what has no number", list(cell.none))
         places = [tuple(sorted(cell.at.items(), key=lambda each: each[0])) for cell in self.cells]
         _check(
             len(set(places)) == len(places), "every place once", next((p for p in places if places.count(p) > 1), "")
@@ -114,6 +132,15 @@ def load_entry(name: str) -> Entry:
         return Entry.model_validate({"name": name, **values})
     except ValidationError as error:
         raise config_error(error, Entry, f"entry {name}") from error
+
+
+def _last_digit(number: object) -> float | None:
+    """Return what the last digit of a number is worth, as it is written; None where it is no number."""
+    try:
+        exponent = Decimal(str(number)).as_tuple().exponent
+    except InvalidOperation:
+        return None
+    return 10.0**exponent if isinstance(exponent, int) else None
 
 
 def _check(holds: bool, expected: str, got: object) -> None:

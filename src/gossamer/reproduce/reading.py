@@ -24,8 +24,8 @@ from gossamer.sweep.store import Store
 class Number:
     """A number of ours, the mean over seeds. interval: 95 % of the mean accuracy on these n samples; None: none.
 
-    low, high: over seeds; right: outcomes by sample and seed, where it is a share; paired: on the same samples as those
-    of other numbers.
+    low, high: over seeds; right: outcomes by sample and seed, where it is a share and these are told; paired: on the
+    same samples as those of other numbers.
     """
 
     value: float
@@ -38,13 +38,18 @@ class Number:
     paired: bool = True
 
 
+@dataclass(frozen=True)
+class NoneFound:
+    """All runs are there, and what was looked for along them is nowhere."""
+
+
 def folder_of(case: Case, store: Path) -> RunFolder:
     """Return where the run of a case lies in a store, whether it is there or not."""
     return RunFolder(store / "runs" / run_name(case.recipe))
 
 
-def read_number(place: Place, name: str, store: Path) -> Number | None:
-    """Return what the runs of a place reached in a measure, None unless all of them have it."""
+def read_number(place: Place, name: str, store: Path) -> Number | NoneFound | None:
+    """Return what the runs of a place reached in a measure, or that they did not; None unless all of them are there."""
     reading = place.measures[name]
     if reading.smallest is not None:
         return _smallest(place, reading.smallest, store)
@@ -57,9 +62,9 @@ def read_number(place: Place, name: str, store: Path) -> Number | None:
     if of is not None or not found:
         return None
     mean, outcomes = sum(values) / len(values), [each.right for each in found if each.right is not None]
-    if len(outcomes) < len(found):
+    n = found[0].samples
+    if n is None or any(each.samples is None for each in found):
         return Number(value=mean, seeds=len(values), low=min(values), high=max(values))
-    n = len(outcomes[0])
     low, high = wilson(round(mean / PERCENT * n), n)
     return Number(
         value=mean,
@@ -68,12 +73,12 @@ def read_number(place: Place, name: str, store: Path) -> Number | None:
         high=max(values),
         n=n,
         interval=(PERCENT * low, PERCENT * high),
-        right=tuple(outcomes),
+        right=tuple(outcomes) if len(outcomes) == len(found) else None,
         paired=all(each.paired for each in found),
     )
 
 
-def _smallest(place: Place, reading: Reading, store: Path) -> Number | None:
+def _smallest(place: Place, reading: Reading, store: Path) -> Number | NoneFound | None:
     """Return the least number along a place whose runs reach as much as the place; None unless all are there."""
     levels = {
         number: _of_all(replace(place, cases=cases, measures={"": reading}), "", store)
@@ -84,7 +89,7 @@ def _smallest(place: Place, reading: Reading, store: Path) -> Number | None:
     means = {number: sum(each.value for each in level) / len(level) for number, level in levels.items()}
     matching = [number for number in place.along if means[number] >= means[None]]
     if not matching:
-        return None
+        return NoneFound()
     return Number(value=min(matching), seeds=len(place.cases), low=min(matching), high=min(matching))
 
 
@@ -149,7 +154,7 @@ def _times(run: RunFolder, beside: Sequence[RunFolder]) -> Read | None:
 def _under(evaluations: Sequence[Evaluation], reading: Reading) -> Read | None:
     """Return the accuracy under an attack; of several evaluations, that of most samples counts.
 
-    After a stage before the last, which samples are left is not recorded.
+    After a stage before the last, how many samples are left is recorded, and not which.
     """
     alike = [
         outcome
@@ -163,7 +168,7 @@ def _under(evaluations: Sequence[Evaluation], reading: Reading) -> Read | None:
     if best is None or reading.stage is None:
         return None if best is None else Read(value=PERCENT * best.robust_accuracy, right=best.robust)
     left = [stage.robust_accuracy for stage in best.stages or () if stage.attack == reading.stage]
-    return Read(value=PERCENT * left[0]) if left else None
+    return Read(value=PERCENT * left[0], n=best.n) if left else None
 
 
 def _is_asked(outcome: AttackOutcome, attack: str | None, parameters: Mapping[str, Any]) -> bool:

@@ -8,14 +8,15 @@ from typing import Literal, TypeAlias, get_args
 
 from gossamer.intervals import paired, sign_flips, unpaired
 from gossamer.recipe.load import run_name
-from gossamer.reproduce.published import At, Claim, Entry
-from gossamer.reproduce.reading import Number, read_number, spent
+from gossamer.reproduce.published import At, Cell, Claim, Entry
+from gossamer.reproduce.reading import NoneFound, Number, read_number, spent
 from gossamer.reproduce.scales import Ours, Place, Study, places
 
 Verdict: TypeAlias = Literal[
     "agrees", "differs", "ours alone", "not comparable", "missing", "not at this scale", "quoted", "printed nowhere"
 ]
 Outcomes: TypeAlias = Sequence[Sequence[int]]
+Numbers: TypeAlias = Mapping[tuple[str, str], Number | NoneFound | None]
 Judged: TypeAlias = Literal[
     "holds", "broken", "undecided", "as claimed, untested", "not as claimed, untested", "not judged"
 ]
@@ -27,7 +28,10 @@ SURE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measure at one place. published, ours: None where there is none; difference: ours less published."""
+    """One measure at one place. published, ours: None where there is none; difference: ours less published.
+
+    none_published, none_ours: there is none because what was looked for was not found.
+    """
 
     at: At
     measure: str
@@ -35,6 +39,8 @@ class Row:
     ours: Number | None
     difference: float | None
     verdict: Verdict
+    none_published: bool = False
+    none_ours: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +111,7 @@ def total(rebuilt: Sequence[Rebuilt]) -> float:
 def _rows(
     entry: Entry,
     found: Sequence[Place],
-    numbers: Mapping[tuple[str, str], Number | None],
+    numbers: Numbers,
     comparable: bool,
     elsewhere: Set[tuple[str, str]],
 ) -> list[Row]:
@@ -115,7 +121,7 @@ def _rows(
         for measure in entry.measures:
             place = (_key(cell.at), measure)
             if measure in cell.values or place in numbers:
-                published = cell.values.get(measure)
+                published = _published(entry, cell, measure)
                 empty = _empty(published, planned=place in numbers, elsewhere=place in elsewhere)
                 rows.append(_row(cell.at, measure, published, numbers.get(place), comparable, empty))
     for place in found:
@@ -123,49 +129,88 @@ def _rows(
             for measure in entry.measures:
                 own = numbers.get((_key(place.at), measure))
                 if (_key(place.at), measure) in numbers:
-                    rows.append(_row(place.at, measure, None, own, comparable, "missing"))
+                    rows.append(_row(place.at, measure, _Published(), own, comparable, "missing"))
     return rows
 
 
-def _empty(published: float | None, *, planned: bool, elsewhere: bool) -> Verdict:
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """What was printed at a place. slack: how far from it a number may lie that would be printed so."""
+
+    value: float | None = None
+    none: bool = False
+    slack: float = 0.0
+
+
+def _published(entry: Entry, cell: Cell, measure: str) -> _Published:
+    last = cell.last.get(measure, 0.0)
+    return _Published(
+        value=cell.values.get(measure),
+        none=measure in cell.none,
+        slack=last if entry.measures[measure].cut else last / 2,
+    )
+
+
+def _empty(published: _Published, *, planned: bool, elsewhere: bool) -> Verdict:
     """Return what is said of a place that has no number of ours."""
     if planned:
         return "missing"
     if elsewhere:
         return "not at this scale"
-    return "quoted" if published is not None else "printed nowhere"
+    return "quoted" if published.value is not None or published.none else "printed nowhere"
 
 
-def _row(at: At, measure: str, published: float | None, own: Number | None, comparable: bool, empty: Verdict) -> Row:
+def _row(
+    at: At, measure: str, published: _Published, own: Number | NoneFound | None, comparable: bool, empty: Verdict
+) -> Row:
+    ours = own if isinstance(own, Number) else None
+    difference = None
     if own is None:
-        return Row(at=at, measure=measure, published=published, ours=None, difference=None, verdict=empty)
-    if published is None:
-        return Row(at=at, measure=measure, published=None, ours=own, difference=None, verdict="ours alone")
-    if not comparable:
-        return Row(at=at, measure=measure, published=published, ours=own, difference=None, verdict="not comparable")
-    difference = own.value - published
-    low, high = own.interval or (own.low, own.high)
-    within = min(low, own.low) <= published <= max(high, own.high)
+        verdict: Verdict = empty
+    elif published.value is None and not published.none:
+        verdict = "ours alone"
+    elif not comparable:
+        verdict = "not comparable"
+    elif published.value is None or ours is None:
+        verdict = "agrees" if published.none and ours is None else "differs"
+    else:
+        verdict = "agrees" if _agrees(ours, published.value, published.slack) else "differs"
+        difference = ours.value - published.value
     return Row(
         at=at,
         measure=measure,
-        published=published,
-        ours=own,
+        published=published.value,
+        ours=ours,
         difference=difference,
-        verdict="agrees" if within else "differs",
+        verdict=verdict,
+        none_published=published.none,
+        none_ours=isinstance(own, NoneFound),
     )
 
 
-def _held(claim: Claim, numbers: Mapping[tuple[str, str], Number | None]) -> Held:
+def _agrees(own: Number, published: float, slack: float) -> bool:
+    """Tell whether a printed number lies in the interval or range of ours, or within its last digit."""
+    if own.interval is not None:
+        return min(own.interval[0], own.low) <= published <= max(own.interval[1], own.high)
+    # Half of a digit is itself not met exactly in binary.
+    near = slack * (1 + 1e-6)
+    return own.low - near <= published <= own.high + near
+
+
+def _held(claim: Claim, numbers: Numbers) -> Held:
     at, than = (numbers.get((_key(where), claim.more)) for where in (claim.at, claim.than))
-    if at is None or than is None:
+    if not isinstance(at, Number) or not isinstance(than, Number):
+        lacking = [
+            _told(where) + (", where none was found" if isinstance(own, NoneFound) else "")
+            for where, own in ((claim.at, at), (claim.than, than))
+            if not isinstance(own, Number)
+        ]
         return Held(
             claim=claim,
-            at=at.value if at else None,
-            than=than.value if than else None,
+            at=at.value if isinstance(at, Number) else None,
+            than=than.value if isinstance(than, Number) else None,
             verdict="not judged",
-            why="we have no number for "
-            + " and ".join(_told(w) for w, n in ((claim.at, at), (claim.than, than)) if not n),
+            why=f"we have no number for {' and '.join(lacking)}",
         )
     verdict, why = _judge(at, than)
     return Held(claim=claim, at=at.value, than=than.value, verdict=verdict, why=why)

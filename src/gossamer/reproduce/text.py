@@ -78,14 +78,23 @@ def _table(entry: Entry, rows: Sequence[Row]) -> list[str]:
                 [
                     *(str(row.at[axis]) for axis in axes),
                     row.measure.replace("_", " "),
-                    "-" if row.published is None else value_text(row.published, unit),
-                    "-" if row.ours is None else ours_text(row.ours, unit),
+                    *both_texts(row, unit, empty="-"),
                     "-" if row.difference is None else f"{row.difference:+.2f}",
                     row.verdict,
                 ]
             )
         )
     return lines
+
+
+def both_texts(row: Row, unit: str, *, empty: str) -> tuple[str, str]:
+    """Return what was printed and what is ours: a number, `none` where none was found, else what stands for nothing."""
+    printed = "none" if row.none_published else empty
+    own = "none" if row.none_ours else empty
+    return (
+        printed if row.published is None else value_text(row.published, unit),
+        own if row.ours is None else ours_text(row.ours, unit),
+    )
 
 
 def ours_text(number: Number, unit: str) -> str:

@@ -11,11 +11,15 @@ from gossamer.recipe.tracked import check_trackers
 from gossamer.sweep.engine import Ended, Engine, Handle, RefusedError
 from gossamer.sweep.files import StoreError
 from gossamer.sweep.plan import Plan
-from gossamer.sweep.tasks import Task, is_done, phase_task, protocol_task, run_task, saved_by
+from gossamer.sweep.tasks import Task, came_to, is_done, phase_task, protocol_task, run_task
 
 ATTEMPTS = 3
 """How often a task is handed over without coming further before its workers' dying counts as its own fault."""
 PAUSE = 0.2
+REFUSALS = 10
+"""How often in a row, with nothing of this sweep running, a queue refuses what it will never take."""
+REFUSED_PAUSE = 30.0
+"""Seconds after which a queue is asked again where nothing runs whose end would make room in it."""
 LOST = "does its worker reach the same store?"
 
 Told: TypeAlias = Callable[[str], None]
@@ -53,9 +57,11 @@ class Work:
     running: dict[str, Handle] = field(default_factory=dict[str, Handle])
     _needs: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     _begun: dict[str, int] = field(default_factory=dict[str, int])
-    _saved: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    _furthest: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     _changed: set[str] = field(default_factory=set[str])
     _full: int | None = None
+    _refusals: int = 0
+    _asked: float = 0.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -101,18 +107,29 @@ class Work:
         for name in self._next():
             self.waiting.remove(name)
             self._begun[name] = self._begun.get(name, 0) + 1
+            self._furthest.setdefault(name, came_to(self.tasks[name]))
             try:
                 self.running[name] = self.engine.submit(self.tasks[name])
+                self._refusals = 0
             except RefusedError as error:
                 self._begun[name] -= 1
-                if not self.running:
+                if self._never_taken(name, error):
                     self._fail(name, str(error))
                     continue
                 self.waiting.insert(0, name)
-                self._full = len(self.running)
                 return
             except GossamerError as error:
                 self._fail(name, str(error))
+
+    def _never_taken(self, name: str, error: RefusedError) -> bool:
+        """Note when to ask again for a task that was refused, and tell whether that was done often enough."""
+        if self.running:
+            self._full = len(self.running)
+            return False
+        if not self._refusals:
+            self.tell(f"{name}: {error}; it is asked again every {REFUSED_PAUSE:.0f} s")
+        self._refusals, self._asked = self._refusals + 1, time.monotonic()
+        return self._refusals >= REFUSALS
 
     def _next(self) -> Sequence[str]:
         if any(self.tasks[name].alone for name in self.running if name in self.tasks):
@@ -120,6 +137,8 @@ class Work:
         if self._full is not None and len(self.running) >= self._full:
             return ()
         self._full = None
+        if self._refusals and not self.running and time.monotonic() - self._asked < REFUSED_PAUSE:
+            return ()
         ready = self.ready()
         together = [name for name in ready if not self.tasks[name].alone]
         # What ends runs comes first: a sweep that is cut short has results, not states alone.
@@ -144,6 +163,8 @@ class Work:
     def _reconsider(self, name: str) -> None:
         """Place a task that was withdrawn, or asked for more, while it ran."""
         self._begun.pop(name)
+        # What is asked for more may begin from its first step again.
+        self._furthest.pop(name, None)
         if name in self.tasks:
             self._place(self.tasks[name])
 
@@ -165,9 +186,9 @@ class Work:
 
     def _may_go_on(self, name: str) -> bool:
         """Tell whether a task whose worker died begins again: where it came further, its attempts count anew."""
-        saved = saved_by(self.tasks[name])
-        if saved is not None and saved != self._saved.get(name):
-            self._saved[name], self._begun[name] = saved, 0
+        came = came_to(self.tasks[name])
+        if came > self._furthest[name]:
+            self._furthest[name], self._begun[name] = came, 0
         return self._begun[name] < self.attempts
 
     def _fail(self, name: str, why: str) -> None:
@@ -194,7 +215,7 @@ def drive(
     """Do all of a plan that is not done, and return how it ended.
 
     Whatever fails keeps back only what comes after it. A worker that dies is replaced, up to `attempts` times in a row
-    that bring a phase no further. On an interrupt the tasks are asked to end, and the interrupt goes on. Called again,
+    that bring it no further. On an interrupt the tasks are asked to end, and the interrupt goes on. Called again,
     also by another process, it goes on with what is left. Raises ConfigError for a tracker that could hear of no run,
     RunError for a damaged store.
     """

@@ -118,7 +118,7 @@ class RemoteFiles:
             self._system.makedirs(posixpath.dirname(path), exist_ok=True)
             try:
                 self._system.pipe_file(temporary, data)
-                self._system.mv(temporary, path)
+                self._move(temporary, path, data)
             except BaseException:
                 with contextlib.suppress(OSError):
                     self._system.rm(temporary)
@@ -148,6 +148,20 @@ class RemoteFiles:
         path = self._at(name)
         with self._refusals_told(path, "removal"), contextlib.suppress(FileNotFoundError):
             self._system.rm(path, recursive=True)
+
+    def _move(self, temporary: str, path: str, data: bytes) -> None:
+        self._system.mv(temporary, path)
+        # Some stores move nothing onto what is there, and do not say so.
+        if not self._system.exists(temporary):
+            return
+        if self._system.cat_file(path) == data:
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm(temporary)
+            return
+        self._system.rm(path)
+        self._system.mv(temporary, path)
+        if self._system.cat_file(path) != data:
+            raise OSError("a move that did nothing")
 
     @contextlib.contextmanager
     def _refusals_told(self, path: str, what: str = "write") -> Generator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from gossamer.data import DataSet
 from gossamer.errors import GossamerError
 from gossamer.recipe.build import Parts, build_data, check
-from gossamer.recipe.identity import images_key, phase_keys
+from gossamer.recipe.identity import identify, images_key
 from gossamer.recipe.load import run_name
 from gossamer.recipe.protocols import Question
 from gossamer.recipe.schema import Recipe
@@ -40,7 +40,8 @@ class PhaseNode:
 class RunNode:
     """A run: its recipe, the keys of its phases in order, and the labels of the cases that it is.
 
-    images: what identifies those that it is evaluated on, which no phase may have seen.
+    images: what identifies those that it is evaluated on, which no phase may have seen; named: paths of what its phases
+    compute with, whose versions count.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RunNode:
     phases: tuple[str, ...]
     labels: tuple[Mapping[str, Label], ...]
     images: str = ""
+    named: tuple[str, ...] = ()
 
     @property
     def made_of(self) -> tuple[str, ...]:
@@ -156,7 +158,8 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
     check(recipe)
     parts = _parts(found.read, recipe, data_dir)
     phases, _ = started_phases(recipe, parts, data_dir)
-    keys = phase_keys(recipe, phases, parts, _unlabelled(found.read, recipe, parts.train, data_dir))
+    identity = identify(recipe, phases, parts, _unlabelled(found.read, recipe, parts.train, data_dir))
+    keys = identity.keys
     for index, (key, phase) in enumerate(zip(keys, phases, strict=True)):
         before = found.phases.get(key)
         found.phases[key] = PhaseNode(
@@ -170,7 +173,12 @@ def _add(found: _Found, case: Case, data_dir: Path | None) -> None:
             used_by=1 + (0 if before is None else before.used_by),
         )
     found.runs[name] = RunNode(
-        name=name, recipe=recipe, phases=tuple(keys), labels=(case.labels,), images=_images(found.read, recipe, parts)
+        name=name,
+        recipe=recipe,
+        phases=tuple(keys),
+        labels=(case.labels,),
+        images=_images(found.read, recipe, parts),
+        named=identity.named,
     )
 
 

@@ -162,11 +162,10 @@ def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Lab
         for field, value in fields.items():
             values = values if field == _RECIPE else set_field(values, field, value)
     for (axis, label), fields in zip(labels.items(), moved, strict=True):
-        _check_kept(f"{sweep.name}, axis {axis}, point {label}", fields, values)
+        check_kept(f"{sweep.name}, axis {axis}, point {label}", fields, values)
     # An axis may move what is set for all; it may not take it away unseen.
-    _check_kept(
-        f"{sweep.name}, set", {field: value for field, value in sweep.set.items() if _at(values, field) is None}, values
-    )
+    taken = {field: value for field, value in _flat(sweep.set) if _at(values, field) is None}
+    check_kept(f"{sweep.name}, set", taken, values)
     try:
         return Case(labels=labels, recipe=validate(values))
     except ConfigError as error:
@@ -176,23 +175,34 @@ def _case(sweep: Sweep, base: Mapping[str, Any] | None, labels: Mapping[str, Lab
         ) from error
 
 
-def _check_kept(where: str, fields: Fields, values: Mapping[str, Any]) -> None:
-    """Refuse what a later axis takes back: a label would say what the recipe is not.
+def check_kept(where: str, fields: Fields, values: Mapping[str, Any], *, moved_by: str = "axis") -> None:
+    """Refuse what is set first and taken back later: a label would say what the recipe is not.
 
-    A field may be gone with its section where what came in its place has no such field: a dense network has no density.
+    moved_by: what an error calls that which moves fields. A field may be gone with its section where what came in its
+    place has no such field: a dense network has no density. Raises ConfigError.
     """
-    for field, value in fields.items():
-        if isinstance(value, Mapping) or value is None or field == _RECIPE:
+    for field, value in _flat(fields):
+        if value is None or field == _RECIPE:
             continue
         found = _at(values, field)
         if found == value or (found is None and not _takes(values, field, value)):
             continue
+        later = f"a later {moved_by}"
         raise ConfigError(
             where,
             expected=f"{field} to be {value!r}",
-            got="nothing: a later axis replaces its section" if found is None else f"{found!r}, set by a later axis",
-            remedy=f"let one axis alone move {field}, and put it after the axes that replace its section",
+            got=f"nothing: {later} replaces its section" if found is None else f"{found!r}, set by {later}",
+            remedy=f"let one {moved_by} alone move {field}, and put it after those that replace its section",
         )
+
+
+def _flat(fields: Fields, head: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each field by where it stands, those within sections too."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flat(cast("Fields", value), f"{head}{name}.")
+        else:
+            yield f"{head}{name}", value
 
 
 def _takes(values: Mapping[str, Any], field: str, value: object) -> bool:

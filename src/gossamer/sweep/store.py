@@ -87,10 +87,13 @@ class Store:
     def is_current(self, recipe: Recipe) -> bool:
         """Tell whether the run of a recipe was made by the versions that would make it now.
 
-        Also where no sweep made it, as in a folder that holds copies.
+        Also where no sweep made it, as in a folder that holds copies. Of which data it was made, only a plan can tell.
         """
         standing = self.standing(run_name(recipe))
-        return standing is None or standing.get("versions") == versions_of(recipe)
+        if standing is None:
+            return True
+        made_by: Mapping[str, int] = standing.get("versions") or {}
+        return made_by == versions_of(recipe, made_by)
 
     def stand(self, run: str, standing: Mapping[str, Any]) -> None:
         """Write what `standing` reads."""

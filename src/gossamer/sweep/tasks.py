@@ -47,9 +47,9 @@ class Task:
     kind: train the phase of key `key`, put the run of name `key` together, or put a question to runs. recipe: its
     values; index, phase: of its phases the last one that is needed, and that one's name; parents: the keys of those
     before it, or of all phases of a run; publish: epochs whose states are asked for; root: of the store; where: the
-    folder from which relative paths in the recipe go out. asked: the
-    values of the question; runs: that it is put to, by name what each is made of; images: of a run, what identifies
-    those that it is evaluated on.
+    folder from which relative paths in the recipe go out. asked: the values of the question; runs: that it is put to,
+    by name what each is made of; images: of a run, what identifies those that it is evaluated on; named: of a run,
+    paths of what its phases compute with.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -67,6 +67,7 @@ class Task:
     where: str = field(default_factory=os.getcwd)
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     images: str = ""
+    named: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -112,6 +113,7 @@ def run_task(node: RunNode, root: str, data_dir: Path | None = None) -> Task:
         root=root,
         data_dir=None if data_dir is None else str(data_dir),
         images=node.images,
+        named=node.named,
     )
 
 
@@ -132,12 +134,31 @@ def protocol_task(node: ProtocolNode, root: str, data_dir: Path | None = None) -
     )
 
 
-def saved_by(task: Task) -> bytes | None:
-    """Return what tells the last checkpoint of a phase in training from others, None where there is none to be seen."""
+def came_to(task: Task) -> tuple[int, ...]:
+    """Return how far a task has come, as numbers of which the first that grows tells; () where nothing can be seen.
+
+    Of a phase the step of its last checkpoint; of what is evaluated, how many results, cells and attacks are finished,
+    and the steps of the attack under way.
+    """
     files = Store(task.root).files
-    if task.kind != "phase" or not isinstance(files, LocalFiles):
-        return None
-    return files.read((RunFolder(_place(task)).last).as_posix())
+    if not isinstance(files, LocalFiles):
+        return ()
+    folder = RunFolder(files.root / _place(task))
+    try:
+        if task.kind == "phase":
+            return (int(atomic.read_json(folder.last)["step"]),) if folder.last.exists() else ()
+        return _evaluated(folder)
+    except (OSError, RunError, KeyError, TypeError, ValueError):
+        # Another worker may be moving it away, and damage is told by whoever goes on from it.
+        return ()
+
+
+def _evaluated(folder: RunFolder) -> tuple[int, ...]:
+    held = [atomic.read_safetensors(path) for path in folder.partial.rglob("state.safetensors")]
+    finished = [{name.split("|")[1] for name in each if name.startswith("finished|")} for each in held]
+    ticks = [int(tensor) for each in held for name, tensor in each.items() if name.endswith("|tick")]
+    cells = [path for path in folder.partial.rglob("*.json") if path.name != "plan.json"]
+    return len(list(folder.results.glob("*.json"))), len(cells), sum(map(len, finished)), sum(ticks)
 
 
 def is_done(task: Task) -> bool:
@@ -260,7 +281,7 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     """
     store, recipe = Store(task.root), validate(task.recipe)
     trackers = recipe.machine.all_trackers
-    standing = {"made_of": _made_of(task), "versions": versions_of(recipe)}
+    standing = {"made_of": _made_of(task), "versions": versions_of(recipe, task.named)}
     begun = store.standing(task.key)
     other = begun is not None and begun.get("made_of") != standing["made_of"]
     if other:

@@ -12,6 +12,7 @@ from gossamer.deploy.published import CARD, NAME, Manifest
 from gossamer.evaluation.trials import find_parameter
 from gossamer.report import retrace, words
 from gossamer.report.caveats import caveats
+from gossamer.report.parts import commands
 from gossamer.report.views import RunView, collect
 from gossamer.runs import RunFolder, results
 from gossamer.runs.results import AttackOutcome, Evaluation
@@ -191,11 +192,14 @@ def _cautions(view: RunView) -> list[str]:
 
 def _commands(view: RunView, measured: Sequence[tuple[Evaluation, str]]) -> str:
     train = ["gossamer train recipe.yaml --out again"]
-    attacks = [retrace.evaluate_command(view, one) for one, _ in measured]
-    others = [str(each.environment["command"]) for each in view.measured if "command" in each.environment]
+    again = [(one, retrace.made_again(view, one)) for one, _ in measured]
+    attacks = [command for _, command in again if command is not None]
+    elsewhere = [one.environment for one, command in again if command is None]
+    environments = [*elsewhere, *(each.environment for each in view.measured)]
+    others = [command for each in environments for command in commands(each)]
     lines = ["## Measuring it again", "", "In this folder:", "", "```sh", *train, *attacks, "```"]
     if others:
-        lines += ["", "Audits and protocols were measured on the run by:", "", "```sh", *others, "```"]
+        lines += ["", "What else was measured was measured on the run by:", "", "```sh", *others, "```"]
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from gossamer.errors import ConfigError
 from gossamer.recipe.build import build_threat, check, probed_metrics
 from gossamer.recipe.load import validate
 from gossamer.recipe.schema import Component, Evaluation, Recipe, Section
-from gossamer.sweep.spec import Label, read_source, set_field, validated, with_settings
+from gossamer.sweep.spec import Fields, Label, check_kept, read_source, set_field, validated, with_settings
 
 Parameters: TypeAlias = Mapping[str, Label]
 """The values of a trial, by the names of the space."""
@@ -227,14 +227,16 @@ def base_recipe(search: Search) -> Recipe:
 def recipe_of(search: Search, parameters: Parameters) -> Recipe:
     """Return the recipe of a trial, with one evaluation on the held-out split in place of its own.
 
-    Raises ConfigError for a recipe that cannot be, and for one that would be measured otherwise than the rest.
+    Raises ConfigError for a recipe that cannot be, for one that is not what its parameters say, and for one that would
+    be measured otherwise than the rest.
     """
     base, values = base_recipe(search), with_settings(search.base, search.set)
-    for name, label in parameters.items():
-        sets = search.space[name].list
-        fields = {name: label} if sets is None else sets[str(label)]
+    moved = {name: _fields(search, name, parameters[name]) for name in search.space}
+    for fields in moved.values():
         for field, value in fields.items():
             values = set_field(values, field, value)
+    for name, fields in moved.items():
+        check_kept(f"{search.name}, {name}={parameters[name]}", fields, values, moved_by="parameter")
     recipe = _judged(search, validate(values), base)
     for what, own, common in (
         ("its images", _images(recipe), _images(base)),
@@ -285,6 +287,12 @@ def check_search(search: Search) -> None:
                     got=error.got,
                     remedy=error.remedy,
                 ) from error
+
+
+def _fields(search: Search, name: str, label: Label) -> Fields:
+    """Return the fields that a parameter sets to what was chosen."""
+    sets = search.space[name].list
+    return {name: label} if sets is None else sets[str(label)]
 
 
 def _judged(search: Search, recipe: Recipe, base: Recipe | None = None) -> Recipe:
