@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from gossamer import write_report
+from gossamer.attacks.registry import ATTACKS
 from gossamer.errors import ConfigError, RunError
+from gossamer.report import retrace
 from gossamer.runs import results
 
 
@@ -47,6 +49,7 @@ def test_only_a_command_that_would_be_taken_is_printed(finished, tmp_path):
         results.write_evaluation(run, "it", replace(measured, attacks=(outcome,), environment=environment))
         return re.findall(r"gossamer evaluate [^<]*?(?=&#10;|\n|<|$)", page_of([run], tmp_path))
 
+    assert set(ATTACKS) == retrace.ASKED_BY_NAME
     kept = "gossamer evaluate runs/robust --attack mine:attack --threat linf:0.15"
     assert any(f"{run.path} --attack fgsm" in command for command in printed("fgsm", {}))
     assert not any("--attack" in command for command in printed("transfer", {}))
