@@ -82,11 +82,13 @@ _PAGES = {"soft-deep-r": "deep-r", "set": "set-rigl", "rigl": "set-rigl", "lwm":
 _ONE_MAGNITUDE = "all weights have one magnitude: level with the dense network that has it too"
 _EARLY = "chosen before training; rewinding's mask, of much the same shares by layer, is level in half the epochs"
 _WHY = {
-    "edge-popup": _ONE_MAGNITUDE,
+    "edge-popup": "all weights have one magnitude: at 50 % it is level with the dense network that has it too",
     "robust-subnet": _ONE_MAGNITUDE,
     "magnitude": "cut over the whole network at once, which leaves the widest layer 5 %; by layers it is level (lwm)",
     "twinrep": "cut once, a tenth into training; so cut by size alone it ends lower still (see gradual, one cut)",
     "early-mask": _EARLY,
+    "atmc": "cut by size over the whole network at once: level with magnitude, which is cut so too",
+    "scratch-ticket": "30 of its 45 epochs search among frozen weights; random masks trained for the 15 left end lower",
     "mad": "the released order removes weights that help before those that harm: chance does better (see its page)",
     "rsr": "half of its loss is of clean images: what it loses attacked it gains clean",
     "pwoa": "pruned and fine-tuned on clean images alone; published too, it falls most of all on VGG-16",
@@ -164,6 +166,7 @@ _VARIANTS = (
         recipe="pwoa/digits-90",
         settings=("method.mix_ratio=1.0", "method.finetune_lr=0.3", "method.temperature=4.0"),
         page="pwoa",
+        why="it imitates its dense parent, and is level with dense networks",
     ),
     Row(
         name="robust-subnet, p 0.1",
@@ -191,7 +194,13 @@ _VARIANTS = (
     ),
     Row(name="hydra, S2AP", recipe="hydra/digits-90", settings=("method.score_sharpness=0.01",), page="s2ap"),
     Row(name="harp, scores alone", recipe="harp/digits-90", settings=("method.learn=scores",), page="harp"),
-    Row(name="harp, rates alone", recipe="harp/digits-90", settings=("method.learn=rates",), page="harp"),
+    Row(
+        name="harp, rates alone",
+        recipe="harp/digits-90",
+        settings=("method.learn=rates",),
+        page="harp",
+        why="the published ablation: magnitudes choose within layers, and it is level with lwm, where they do too",
+    ),
     Row(
         name="early-mask, grasp",
         recipe="early-mask/digits-90",
