@@ -108,3 +108,5 @@ def test_unknown_method_and_density_are_refused() -> None:
         gossamer.sparsify(model, optimizer, density=0.1, method="magic")
     with pytest.raises(ConfigError, match=r"write 0\.1 for 10 %"):
         gossamer.sparsify(model, optimizer, density=10)
+    with pytest.raises(ConfigError, match="density: expected at least one of"):
+        gossamer.sparsify(model, optimizer, density=1e-9)

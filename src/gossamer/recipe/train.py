@@ -32,7 +32,7 @@ from gossamer.runs import RunFolder, atomic, lock, panel, records
 from gossamer.runs.environment import environment
 from gossamer.seeding import Draws
 from gossamer.sparsity import targets
-from gossamer.sparsity.budgets import total_budget
+from gossamer.sparsity.budgets import check_keeps
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import Place, place
 from gossamer.training.job import Job
@@ -226,7 +226,7 @@ def _check_keeps(recipe: Recipe, model: nn.Module) -> None:
     """Raise ConfigError for a density that leaves no weight of a network."""
     density = recipe.method.options.get("density")
     if isinstance(density, float):
-        total_budget({layer.name: layer.size for layer in targets(model)}, density, "method.density")
+        check_keeps({layer.name: layer.size for layer in targets(model)}, density, "method.density")
 
 
 def _folder(path: Path, recipe: Recipe) -> RunFolder:

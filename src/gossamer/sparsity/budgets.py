@@ -24,18 +24,22 @@ def check_density(density: float, field: str = "density") -> float:
     raise ConfigError(field, expected="a share of weights kept in (0, 1]", got=density, remedy=remedy)
 
 
-def total_budget(sizes: Mapping[str, int], density: float, field: str = "density") -> int:
-    """Return K = int(density * N), the number of weights kept in the whole network; raises ConfigError for none."""
-    size = sum(sizes.values())
-    keep = int(check_density(density, field) * size)
-    if keep < 1:
+def total_budget(sizes: Mapping[str, int], density: float) -> int:
+    """Return K = int(density * N), the number of weights kept in the whole network."""
+    return int(check_density(density) * sum(sizes.values()))
+
+
+def check_keeps(sizes: Mapping[str, int], density: float, field: str = "density") -> None:
+    """Raise ConfigError for a density that leaves no weight of a whole network."""
+    check_density(density, field)
+    if total_budget(sizes, density) < 1:
+        size = sum(sizes.values())
         raise ConfigError(
             field,
             expected=f"at least one of {size:,} weights kept",
             got=density,
             remedy=f"write {math.ceil(1e6 / size) / 1e6:g} or more",
         )
-    return keep
 
 
 def uniform(sizes: Mapping[str, int], density: float) -> dict[str, int]:

@@ -15,7 +15,8 @@ from gossamer.errors import ConfigError, DataError
 from gossamer.objectives.registry import build as build_objective
 from gossamer.objectives.registry import default_attack, default_batch_norm
 from gossamer.seeding import Draws
-from gossamer.sparsity import ConnectivitySampling, HardMask, Horizon, ScoreMask, Sparsifier
+from gossamer.sparsity import ConnectivitySampling, HardMask, Horizon, ScoreMask, Sparsifier, targets
+from gossamer.sparsity.budgets import check_keeps
 from gossamer.sparsity.dynamic_mask import DynamicMask
 from gossamer.sparsity.flying_bird import FlyingBird
 from gossamer.sparsity.gradual import GradualPruning
@@ -64,6 +65,7 @@ def sparsify(
         raise ConfigError(
             "method", expected=f"one of {', '.join(_SPARSIFIERS)}", got=repr(method), remedy="choose one of them"
         )
+    check_keeps({layer.name: layer.size for layer in targets(model)}, density)
     sparsifier: Sparsifier = _SPARSIFIERS[method](density=density, **options)
     sparsifier.attach(model, Draws(seed).at("sparsify"), _horizon(epochs, steps_per_epoch))
     steps = 0
