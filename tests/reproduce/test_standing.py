@@ -1,6 +1,7 @@
 """How our numbers stand beside published ones, on records that are written by hand."""
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -342,11 +343,20 @@ def test_the_command_lists_shows_and_refuses(
         assert message in capsys.readouterr().err
 
 
-def test_a_limit_stops_what_is_inside_and_goes_on_but_a_person_stops_all(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("heeded", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_limit_stops_what_is_inside_and_goes_on_but_a_person_stops_all(
+    heeded: signal.Handlers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in the background of a script, where an interrupt is ignored from birth."""
     reached: list[str] = []
-    with _limited(0.002):
-        time.sleep(20)
-        reached.append("the end")
+    before = signal.signal(signal.SIGINT, heeded)
+    try:
+        with _limited(0.002):
+            time.sleep(20)
+            reached.append("the end")
+        assert signal.getsignal(signal.SIGINT) is heeded
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert reached == []
     assert "the same command goes on" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped, stoppable(), _limited(5):

@@ -1,7 +1,7 @@
 """`gossamer reproduce`: train what a published table or figure needs, and print it with our numbers beside."""
 
-import _thread
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -211,14 +211,16 @@ def _limited(minutes: float | None) -> Generator[None]:
     if minutes is None:
         yield
         return
-    over = threading.Event()
+    over, inside = threading.Event(), threading.get_ident()
 
     def stop() -> None:
         over.set()
-        _thread.interrupt_main()
+        signal.pthread_kill(inside, signal.SIGINT)
 
     timer = threading.Timer(60 * minutes, stop)
     timer.daemon = True
+    # A script's background commands are born deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
         yield
@@ -228,3 +230,4 @@ def _limited(minutes: float | None) -> Generator[None]:
         print(f"{minutes:g} minutes are over: the same command goes on", file=sys.stderr)
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
