@@ -122,6 +122,7 @@ def test_further_runs_are_compared_with_the_first(
     shutil.copytree(place / "runs" / "random-seed1", tmp_path / "third")
     out = said(capsys, "compare", "runs/random-seed0", "runs/random-seed1", str(tmp_path / "third"))
     assert out.count("A  runs/random-seed0") == 2
+    assert out.count("for 4 accuracies compared, 2 of them here") == 2
 
 
 def test_compare_says_what_it_needs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from lifecycle import recipe
 
 import gossamer
 from gossamer.errors import ConfigError, RunError
-from gossamer.intervals import mcnemar
-from gossamer.recipe.compare import compare
+from gossamer.intervals import holm, mcnemar
+from gossamer.recipe.compare import compare, compare_each
 from gossamer.recipe.comparison import Comparison
 from gossamer.recipe.train import train
 from gossamer.runs.results import read_evaluation
@@ -145,3 +145,15 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path) -> None:
         compare(runs / "bcs-0", [runs / "bcs-1", runs / "bcs-1" / ".." / "bcs-0"])
     with pytest.raises(ConfigError, match="at least one run a side"):
         compare(runs / "bcs-0", [])
+
+
+def test_p_values_of_several_comparisons_are_adjusted_over_all_of_them(runs: Path) -> None:
+    others = [runs / "bcs-1", runs / "random-0", runs / "random-1"]
+    found = compare_each(runs / "bcs-0", others)
+    values = [each.p_value for one in found for each in one.results if each.p_value is not None]
+    assert len(values) == 6
+    assert [each.adjusted for one in found for each in one.results] == pytest.approx(holm(values))
+    alone = compare(runs / "bcs-0", others[0])
+    assert [each.p_value for each in alone.results] == [each.p_value for each in found[0].results]
+    assert (alone.family, [one.family for one in found]) == (2, [6] * 3)
+    assert "adjusted by Holm for 6 accuracies compared, 2 of them here" in " ".join(str(found[0]).split())

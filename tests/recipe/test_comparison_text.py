@@ -48,6 +48,7 @@ def comparison(*results: Compared, a: Side | None = None, b: Side | None = None,
         seeds=(),
         machine=(),
         results=results,
+        family=sum(each.adjusted is not None for each in results),
         apart=apart,
         notes=(),
     )

@@ -9,7 +9,7 @@ import typer
 
 from gossamer.cli import options
 from gossamer.errors import ConfigError
-from gossamer.recipe.compare import compare as compare_runs
+from gossamer.recipe.compare import compare_each
 from gossamer.recipe.comparison import WIDTH
 from gossamer.runs import atomic
 
@@ -25,7 +25,7 @@ def compare(
 ) -> None:
     """Say what differs between two runs, or between several of each side: recipe, density, work, accuracies."""
     first, *others = _sides(sides or [], a or [], b or [])
-    found = [compare_runs(first, other) for other in others]
+    found = compare_each(first, others)
     width = shutil.get_terminal_size((WIDTH, 0)).columns
     print("\n\n".join(one.text(width) for one in found))
     if json is not None:

@@ -1,7 +1,7 @@
 """What differs between runs, in recipe and in result, and is it more than chance?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ from gossamer.recipe.comparison import Comparison, Side
 from gossamer.recipe.effective import differing, effective, flat, mixed
 from gossamer.recipe.load import load_recipe, read_fields
 from gossamer.runs import RunFolder, atomic
-from gossamer.runs.differences import Reached, compare_reached, read_reached
+from gossamer.runs.differences import Reached, adjusted, compare_reached, read_reached
 
 Runs: TypeAlias = Path | str | Sequence[Path | str]
 
@@ -57,9 +57,18 @@ def compare(a: Runs, b: Runs) -> Comparison:
         seeds=tuple(each for each in fields if each.field in _SEEDS),
         machine=tuple(differing([run.machine for run in first], [run.machine for run in second])),
         results=tuple(results),
+        family=sum(each.adjusted is not None for each in results),
         apart=tuple(apart),
         notes=tuple(note for run in runs for note in run.notes),
     )
+
+
+def compare_each(first: Runs, others: Sequence[Runs]) -> list[Comparison]:
+    """Compare one side with each of several others, p-values adjusted over all of it; raises what `compare` raises."""
+    found = [compare(first, other) for other in others]
+    together = adjusted([one.results for one in found])
+    family = sum(each.adjusted is not None for results in together for each in results)
+    return [replace(one, results=tuple(own), family=family) for one, own in zip(found, together, strict=True)]
 
 
 def _side(folders: Sequence[RunFolder], runs: Sequence[_Read], values: Sequence[Mapping[str, Any]]) -> Side:

@@ -39,7 +39,8 @@ class Side:
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """What differs between two sides. recipe, seeds, machine: the fields that do; results: accuracies measured alike;
-    apart: those that cannot be compared; notes: what could not be read."""
+    family: how many p-values were adjusted together, here and in comparisons beside it; apart: those that cannot be
+    compared; notes: what could not be read."""
 
     schema: str = "gossamer/comparison/1"
     a: Side
@@ -48,6 +49,7 @@ class Comparison:
     seeds: tuple[Field, ...]
     machine: tuple[Field, ...]
     results: tuple[Compared, ...]
+    family: int
     apart: tuple[Apart, ...]
     notes: tuple[str, ...]
 
@@ -61,7 +63,7 @@ class Comparison:
         if not self.results:
             return ("No accuracy was measured alike on both sides, so nothing can be said of a difference.",)
         single = len(self.a.runs) == len(self.b.runs) == 1
-        return (*self._findings(), *_how(self.results), *([_OF_NETWORKS] if single else self._of_runs()))
+        return (*self._findings(), *_how(self.results, self.family), *([_OF_NETWORKS] if single else self._of_runs()))
 
     def text(self, width: int = WIDTH) -> str:
         """Return it as text in lines of at most `width` columns, 0 for no limit; rows of accuracies are never cut."""
@@ -123,12 +125,13 @@ class Comparison:
         return told
 
 
-def _how(results: Sequence[Compared]) -> list[str]:
+def _how(results: Sequence[Compared], family: int) -> list[str]:
     judged = sum(each.adjusted is not None for each in results)
     if not judged:
         return []
     tests = dict.fromkeys(each.test for each in results if each.adjusted is not None)
-    adjusted = f"p-values adjusted by Holm for {judged} accuracies compared" if judged > 1 else "one accuracy compared"
+    adjusted = f"p-values adjusted by Holm for {family} accuracies compared" if family > 1 else "one accuracy compared"
+    adjusted += f", {judged} of them here" if family > judged else ""
     return [f"{'; '.join(_TESTS[test] for test in tests)}; {adjusted}; intervals of 95 % each, not adjusted."]
 
 

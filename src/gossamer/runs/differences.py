@@ -146,7 +146,17 @@ def compare_reached(a: Sequence[Reached], b: Sequence[Reached]) -> tuple[list[Co
     """
     clean, clean_apart = _clean(a, b)
     attacked, attacked_apart = _attacked(a, b)
-    return _adjusted([*clean, *attacked]), [*clean_apart, *attacked_apart]
+    (together,) = adjusted([[*clean, *attacked]])
+    return together, [*clean_apart, *attacked_apart]
+
+
+def adjusted(several: Sequence[Sequence[Compared]]) -> list[list[Compared]]:
+    """Return comparisons that are read together with p-values adjusted over all of them, by Holm's method."""
+    judged = [each.p_value for found in several for each in found if each.p_value is not None]
+    values = iter(holm(judged))
+    return [
+        [each if each.p_value is None else replace(each, adjusted=next(values)) for each in found] for found in several
+    ]
 
 
 def _read(path: Path, notes: list[str]) -> Evaluation | None:
@@ -306,9 +316,3 @@ def _fields(one: _Measured, other: _Measured) -> list[str]:
 def _unlike(one: _Measured, other: _Measured) -> str:
     mine, theirs = one.conditions, other.conditions
     return ", ".join(f"{field} {mine.get(field)} against {theirs.get(field)}" for field in _fields(one, other))
-
-
-def _adjusted(found: Sequence[Compared]) -> list[Compared]:
-    judged = [each.p_value for each in found if each.p_value is not None]
-    adjusted = iter(holm(judged))
-    return [each if each.p_value is None else replace(each, adjusted=next(adjusted)) for each in found]
