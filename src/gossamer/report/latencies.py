@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from gossamer.report.groups import Group
@@ -21,12 +22,12 @@ class Latency:
 
 
 def latencies(groups: Sequence[Group], others: Sequence[Timings]) -> dict[int, Latency]:
-    """Return the least latency of each row by its place, all of one device and number of threads: the commonest.
+    """Return the least latency of each row by its place, all of one device and number of threads: those of most rows.
 
     others: benches from outside the runs' folders; of these an artifact belongs to a run that its file is named after.
     """
     found = {group.place: _of(group.views, others) for group in groups}
-    where = Counter((each.device, each.threads) for calls in found.values() for each in calls)
+    where = Counter(chain.from_iterable({(each.device, each.threads) for each in calls} for calls in found.values()))
     if not where:
         return {}
     # Of one device the fewest threads are what most benches share.
