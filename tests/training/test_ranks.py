@@ -135,6 +135,15 @@ def test_without_synchronised_batch_norm_the_first_statistics_count_and_ranks_ag
     assert any(not torch.allclose(mine[name], theirs[name]) for name in mine if "running" in name)
 
 
+def test_an_attack_of_as_many_passes_as_its_images_ask_for_may_move_batch_norm(tmp_path: Path) -> None:
+    """Each of two processes drops its own images, so that one of them may make more passes than the other."""
+    attack = {"name": "cw-pgd", "steps": 5, "batch_norm": "train"}
+    own = {"objective": {"name": "adversarial"}, "attack": attack, "machine": {"device": "cpu"}}
+    recipe = case(**own, training={"epochs": 1, "batch_size": 4})
+    trained_together({"replicas": recipe}, tmp_path)
+    assert (tmp_path / "replicas" / "states" / "final.safetensors").exists()
+
+
 @pytest.mark.long
 def test_a_killed_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     recipe = case(training={"epochs": 30, "batch_size": 32}, machine={**BASE["machine"], "checkpoint_seconds": 0.0})

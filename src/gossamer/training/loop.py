@@ -292,9 +292,13 @@ def _agreed(verdict: Verdict, ranks: Ranks) -> Verdict:
 
 
 def _running(model: nn.Module) -> list[Tensor]:
-    """Return the running statistics of all batch norms."""
+    """Return the running statistics of all batch norms, and how many batches each has seen.
+
+    Attacks that move them may make more passes for the images of one rank than for those of another.
+    """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    return [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
+    return [each for own in kept for each in own if each is not None]
 
 
 def _told(training: Training) -> dict[str, float | int | str | None]:
