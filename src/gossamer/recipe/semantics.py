@@ -7,8 +7,12 @@ phase that its component had a part in a phase that nobody has trained yet.
 from collections.abc import Mapping
 
 SEMANTICS: Mapping[str, int] = {
+    # The means of k-means are differences of sums, which rounds otherwise; attacks of one step stay such.
+    "gossamer.methods.atmc": 2,
+    "gossamer.methods.one_shot_admm": 3,
+    # Its adversarial loss, by which schedules may wait, is a cross-entropy like any other objective's.
+    "gossamer.objectives.trades": 2,
     # Layers that stay whole are not drawn towards their own past.
-    "gossamer.methods.one_shot_admm": 2,
     "gossamer.methods.pwoa": 2,
     "gossamer.methods.robust_admm": 2,
     # The average of a network with fewer channels says that it has fewer.

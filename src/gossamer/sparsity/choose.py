@@ -40,7 +40,7 @@ def _best(scores: Tensor, keep: int) -> Tensor:
         return torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     threshold = _smallest_kept(scores, keep)
     reached = scores >= threshold
-    if int(reached.sum()) == keep:
+    if int(torch.count_nonzero(reached)) == keep:
         return reached
     above, tied = scores > threshold, scores == threshold
     return above | (tied & (tied.cumsum(0) <= keep - above.sum()))
@@ -49,16 +49,22 @@ def _best(scores: Tensor, keep: int) -> Tensor:
 def _smallest_kept(scores: Tensor, keep: int) -> Tensor:
     """Return the score of rank `keep`, counted from the highest.
 
-    Selecting takes linear time, a sort of millions of scores many times as long. Of many scores, the few above a bound
-    that a sample tells are looked at alone; the result is the same.
+    Selecting takes linear time, a sort of millions of scores many times as long. Of many scores, the few beyond a bound
+    that a sample tells, at the end that the rank is nearer to, are looked at alone; the result is the same.
     """
-    if scores.numel() >= SAMPLED and keep < scores.numel() // 2:
-        sample = scores[::STRIDE]
-        rank = min(sample.numel(), keep // STRIDE + 4 * math.isqrt(keep // STRIDE) + 8)
-        candidates = scores[scores >= _ranked(sample, rank)]
-        if candidates.numel() >= keep:
-            return _ranked(candidates, keep)
-    return _ranked(scores, keep)
+    if scores.numel() < SAMPLED:
+        return _ranked(scores, keep)
+    sample, from_below = scores[::STRIDE], scores.numel() - keep + 1
+    if keep < from_below:
+        candidates = scores[scores >= _ranked(sample, _generous(sample, keep))]
+        return _ranked(candidates if candidates.numel() >= keep else scores, keep)
+    candidates = scores[scores <= sample.kthvalue(_generous(sample, from_below)).values]
+    return (candidates if candidates.numel() >= from_below else scores).kthvalue(from_below).values
+
+
+def _generous(sample: Tensor, rank: int) -> int:
+    """Return the rank in a sample beyond which, almost surely, as many of all scores lie as a rank among them says."""
+    return min(sample.numel(), rank // STRIDE + 4 * math.isqrt(rank // STRIDE) + 8)
 
 
 def _ranked(scores: Tensor, rank: int) -> Tensor:

@@ -37,7 +37,7 @@ def grow_uniformly(kept: Tensor, count: int, slopes: Tensor, draws: Draws) -> Te
 def grow_by_chance(kept: Tensor, count: int, slopes: Tensor, draws: Draws) -> Tensor:
     """Return each position outside `kept` with probability count / free: `count` of them in expectation."""
     del slopes
-    free = kept.numel() - int(kept.sum())
+    free = kept.numel() - _count(kept)
     return ~kept & (draws.uniform(kept.shape, device=kept.device) < count / max(1, free))
 
 
@@ -150,12 +150,13 @@ class DynamicMask(HardMask):
         draws, rate = self._draws.at("step", step), self.rate(step + 1)
         for layer in self._layers:
             mask = self._masks[layer.name].reshape(-1)
-            active = int(mask.sum())
+            active = _count(mask)
             if active == mask.numel():
                 continue
             moved = self._moved(layer, mask, self._amounts(active, rate), draws.at(layer.name))
-            self._counts["dropped"] += int((mask & ~moved).sum())
-            self._counts["grown"] += int((moved & ~mask).sum())
+            stayed = _count(mask & moved)
+            self._counts["dropped"] += active - stayed
+            self._counts["grown"] += _count(moved) - stayed
             self._masks[layer.name] = moved.reshape(layer.parameter.shape)
         self._counts["updates"] += 1
         self._slopes = {}
@@ -163,8 +164,8 @@ class DynamicMask(HardMask):
     def _moved(self, layer: Target, mask: Tensor, amounts: tuple[int, int], draws: Draws) -> Tensor:
         dropped, grown = amounts
         size = layer.parameter.detach().reshape(-1).abs().masked_fill(~mask, -1.0)
-        kept = best_of_each({"layer": size}, {"layer": int(mask.sum()) - dropped})["layer"]
-        free = mask.numel() - int(kept.sum())
+        kept = best_of_each({"layer": size}, {"layer": _count(mask) - dropped})["layer"]
+        free = mask.numel() - _count(kept)
         return kept | self._grow(kept, min(grown, free), self._slopes.get(layer.name, size), draws)
 
 
@@ -198,6 +199,10 @@ def check_share(field: str, share: float) -> None:
     """Raise ConfigError for a share outside [0, 1]."""
     if not 0.0 <= share <= 1.0:
         raise ConfigError(field, expected="a share in [0, 1]", got=share, remedy="write 0.3 for 30 %")
+
+
+def _count(mask: Tensor) -> int:
+    return int(torch.count_nonzero(mask))
 
 
 def _slopes(layer: Target) -> Tensor:

@@ -1,5 +1,6 @@
 """How is a tensor brought to a few values? By k-means on its nonzero entries, one dimension, one tensor at a time."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,27 +18,42 @@ def quantise(weight: Tensor, count: int) -> Tensor:
     Lloyd's algorithm from the quantiles of the entries, at most 20 rounds; a tensor of no more values comes back as it
     is, so that the projection is idempotent.
     """
-    entries = weight[weight != 0]
-    if entries.unique().numel() <= count:
+    nonzero = weight != 0
+    entries = weight[nonzero]
+    ordered = _sorted(entries)
+    if 1 + int(torch.count_nonzero(ordered[1:] != ordered[:-1])) <= count:
         return weight.clone()
-    values = entries.sort().values.double()
+    values = ordered.double()
+    # Every mean is a difference of two of these, however many values it is of.
+    sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
     places = ((torch.arange(count, device=values.device) * 2 + 1) * values.numel()) // (2 * count)
     centres = values[places]
     for _ in range(ROUNDS):
-        moved = _means(values, centres)
+        moved = _means(values, sums, centres)
         if torch.equal(moved, centres):
             break
         centres = moved
-    nearest = torch.bucketize(weight.double().contiguous(), _boundaries(centres))
-    return torch.where(weight != 0, centres[nearest].to(weight.dtype), 0.0)
+    nearest = torch.bucketize(entries.double(), _boundaries(centres))
+    return torch.zeros_like(weight).masked_scatter_(nonzero, centres[nearest].to(weight.dtype))
+
+
+def _sorted(values: Tensor) -> Tensor:
+    # On processors NumPy's sort takes vector instructions, a twentieth of the time of torch's.
+    if values.device.type != "cpu":
+        return values.sort().values
+    return torch.from_numpy(np.sort(values.detach().numpy()))
 
 
 def _boundaries(centres: Tensor) -> Tensor:
     return (centres[1:] + centres[:-1]) / 2
 
 
-def _means(values: Tensor, centres: Tensor) -> Tensor:
-    """Return the mean of the sorted values next to each centre; a centre without values stays."""
-    ends = torch.searchsorted(values, _boundaries(centres), right=True).tolist()
-    parts = values.tensor_split(ends)
-    return torch.stack([part.mean() if part.numel() else centre for part, centre in zip(parts, centres, strict=True)])
+def _means(values: Tensor, sums: Tensor, centres: Tensor) -> Tensor:
+    """Return the mean of the sorted values next to each centre; a centre without values stays.
+
+    sums: of the first 0, 1, ... values.
+    """
+    between = torch.searchsorted(values, _boundaries(centres), right=True)
+    ends = torch.cat([between.new_zeros(1), between, between.new_full((1,), values.numel())])
+    counts = ends.diff()
+    return torch.where(counts > 0, sums[ends].diff() / counts.clamp(min=1), centres)

@@ -86,7 +86,9 @@ class Redundant:
 
     def _without_twins(self, weight: Tensor) -> Tensor:
         filters = weight.flatten(1)
-        near = (torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist") < self.phi).cpu()
+        # In float64 a matrix product tells distances as well as differences in float32 do, in a fraction of the time.
+        exact = filters.double()
+        near = (torch.cdist(exact, exact, compute_mode="use_mm_for_euclid_dist") < self.phi).cpu()
         alive = filters.any(dim=1).tolist()
         for later in range(len(alive)):
             twins = near[later, :later].nonzero().flatten().tolist()
