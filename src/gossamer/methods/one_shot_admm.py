@@ -12,6 +12,7 @@ from gossamer.objectives.several import Several
 from gossamer.plugins import is_reference
 from gossamer.sparsity import Sparsifier
 from gossamer.sparsity.admm import Interval
+from gossamer.sparsity.approached import Approached
 from gossamer.sparsity.budgets import BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.patterns import PatternSpec, most_of
@@ -90,7 +91,8 @@ class OneShotADMM:
     "package.module:factory", also as {name: ..., its options}; scope, budget, pattern: of k, as in magnitude pruning.
     eps: shares of the threat's radius, one an equal stage (published: thirds); steps: of the attack, from the first on
     anew in each stage, each for `steps_epochs` epochs, the last one to its end (published: 7, 14, 21). For both, None:
-    as published where the attack has such a field; empty: the attack's own.
+    as published where the attack has such a field, whatever it says there, but for an attack of a single step, which
+    stays one; empty: the attack's own.
     start_density, tightening, tightened_by: density falls from the first (None: all that the pattern admits) to
     `density` along a schedule, over that share of the epochs. bound: None follows the sequences; a share tightens only
     after an epoch whose adversarial loss rose by no more than that. extra_epochs: at most so many more while the
@@ -197,8 +199,11 @@ class OneShotADMM:
 
     def _steps(self, attack: Attack | None) -> tuple[int, ...]:
         """Return the attack's numbers of steps; raises ConfigError where it has none and they are asked for."""
-        if isinstance(getattr(attack, "steps", None), int):
-            return tuple(PUBLISHED_STEPS if self.steps is None else self.steps)
+        own = getattr(attack, "steps", None)
+        if isinstance(own, int):
+            # Fast adversarial training, and perturbations kept from epoch to epoch, are what they are by one step.
+            published = () if own == 1 else PUBLISHED_STEPS
+            return tuple(published if self.steps is None else self.steps)
         return self._none("steps", "steps", attack)
 
     def _none(self, name: str, what: str, attack: Attack | None) -> tuple[()]:
@@ -243,7 +248,7 @@ class OneShotADMM:
         if self.set == "funnel":
             funnel = make_budget({"name": "funnel", "ratio": self.funnel_ratio})
             return Sparse(pattern=make_pattern(self.pattern), budget=funnel)
-        budget = make_budget(self.budget)
+        budget = Approached(within=make_budget(self.budget), density=self.density)
         sparse = Sparse(pattern=make_pattern(self.pattern), budget=None if self.scope == "global" else budget)
         if self.set == "redundant":
             return Redundant(within=sparse, phi=self.phi)

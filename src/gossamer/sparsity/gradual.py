@@ -6,7 +6,6 @@ part of training, every few steps, and the network trains on at density d.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from torch.optim import Optimizer
 
 from gossamer.errors import ConfigError
 from gossamer.seeding import Draws
-from gossamer.sparsity.budgets import Budget, BudgetSpec, Shapes, check_density, check_scope, divide
+from gossamer.sparsity.approached import Approached
+from gossamer.sparsity.budgets import Budget, BudgetSpec, check_density, check_scope
 from gossamer.sparsity.budgets import budget as make_budget
 from gossamer.sparsity.dynamic_mask import check_every, check_share, known
 from gossamer.sparsity.finalize import finalise
@@ -61,7 +61,6 @@ class GradualPruning(HeldMask):
         self._every = every
         self._first = 0
         self._last = 0
-        self._final: Mapping[str, int] = {}
 
     def attach(self, model: nn.Module, draws: Draws, horizon: Horizon | None = None) -> None:
         """Keep everything at first; raises ConfigError without a horizon."""
@@ -70,9 +69,6 @@ class GradualPruning(HeldMask):
         self._last = max(1, math.floor(self._end * steps))
         super().attach(model, draws, horizon)
         self._budget = settled(self._budget, model, horizon)
-        if self._budget is not None:
-            shapes = {layer.name: tuple(layer.weight.shape) for layer in self._layers}
-            self._final = divide(self._budget, shapes, self.density)
         # What pattern or budget cannot be is told now.
         magnitudes = {layer.name: layer.parameter.detach().abs() for layer in self._layers}
         self._pattern(magnitudes, self.density, self._budget)
@@ -110,25 +106,8 @@ class GradualPruning(HeldMask):
             layer.name: layer.parameter.detach().abs().masked_fill(~self._masks[layer.name], gone)
             for layer in self._layers
         }
-        budget = None if self._budget is None else Counted(counts=self._left(density))
+        budget = None if self._budget is None else Approached(within=self._budget, density=self.density)
         return intersect(on_the_way(self._pattern, scores, density, budget), self.masks())
-
-    def _left(self, density: float) -> dict[str, int]:
-        """Return what each layer keeps: all are as far on their way from dense to their end as the whole network."""
-        sizes = {layer.name: layer.size for layer in self._layers}
-        way = (density - self.density) / (1.0 - self.density) if self.density < 1.0 else 1.0
-        return {name: count + int(way * (sizes[name] - count)) for name, count in self._final.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counted:
-    """A budget that is counted already."""
-
-    counts: Mapping[str, int]
-
-    def __call__(self, shapes: Shapes, density: float) -> dict[str, int]:
-        """Return the counts."""
-        return dict(self.counts)
 
 
 def check_gradual(*, schedule: str, begin: float, end: float, every: int) -> None:
