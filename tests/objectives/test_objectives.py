@@ -100,7 +100,8 @@ def test_trades_by_hand() -> None:
     natural, robust = (math.log(4 / 3) + math.log(2)) / 2, (KL_FIRST + KL_SECOND) / 2
     assert loss.total.item() == pytest.approx(natural + 6 * robust)
     assert loss.parts["natural"].item() == pytest.approx(natural)
-    assert loss.parts["adversarial"].item() == pytest.approx(robust)
+    assert loss.parts["consistency"].item() == pytest.approx(robust)
+    assert loss.parts["adversarial"].item() == pytest.approx((math.log(2) + math.log(4)) / 2)
     assert len(model.seen) == 2
 
 
@@ -128,7 +129,7 @@ def test_trades_term_is_zero_at_the_clean_image_in_eval_mode() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
     x = torch.rand(6, 3, 8, 8)
     loss = Trades().loss(model, batch_of(x, torch.arange(6) % 3), x, draws=Draws())
-    assert loss.parts["adversarial"].item() == pytest.approx(0, abs=1e-7)
+    assert loss.parts["consistency"].item() == pytest.approx(0, abs=1e-7)
     assert loss.total.item() == pytest.approx(loss.parts["natural"].item(), abs=1e-6)
 
 

@@ -56,14 +56,18 @@ class Trades:
         return attack_inputs("trades", attack, model, batch.x, batch.y, draws=draws)
 
     def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor, *, draws: Draws) -> Loss:
-        """Return the loss; parts: natural, the cross-entropy; adversarial, the mean KL before beta."""
+        """Return the loss; parts: natural and adversarial, cross-entropies; consistency, the mean KL before beta.
+
+        The second is no term of the loss: it is what every objective calls the adversarial loss.
+        """
         for _ in range(self.clean_pass):
             clean_pass(model, batch.x)
         clean, attacked = model(batch.x), model(x_adv)
         natural = cross_entropy(clean, batch.y).mean()
-        adversarial = kl(clean, attacked).mean()
+        consistency = kl(clean, attacked).mean()
+        adversarial = cross_entropy(attacked.detach(), batch.y).mean()
         return Loss(
-            total=natural + self.beta * adversarial,
-            parts={"natural": natural.detach(), "adversarial": adversarial.detach()},
+            total=natural + self.beta * consistency,
+            parts={"natural": natural.detach(), "adversarial": adversarial, "consistency": consistency.detach()},
             logits={"natural": clean.detach(), "adversarial": attacked.detach()},
         )
