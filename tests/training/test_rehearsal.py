@@ -14,6 +14,8 @@ from gossamer.methods.registry import METHODS
 from gossamer.recipe.build import build_data, build_model, build_phases
 from gossamer.recipe.load import load_recipe
 from gossamer.recipe.train import train
+from gossamer.runs import RunFolder, status
+from gossamer.training import run
 from gossamer.training.rehearsal import rehearse
 
 
@@ -48,6 +50,36 @@ def test_what_cannot_begin_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=told.replace(".", "[.]")):
         train(values(method, **options), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("objective", "attack", "told"),
+    [
+        ({"name": "stored", "update": "backward", "pooled": 3}, None, "objective.pooled"),
+        ({"name": "stored"}, {"name": "fgsm"}, "an attack that can start from given images"),
+    ],
+)
+def test_objectives_and_attacks_that_do_not_go_together_are_refused_before_an_earlier_phase_trains(
+    objective: dict[str, Any], attack: dict[str, Any] | None, told: str, tmp_path: Path
+) -> None:
+    # It pretrains on clean images.
+    chosen = {key: value for key, value in values("rsr").items() if key != "attack"}
+    chosen |= {"objective": objective} | ({} if attack is None else {"attack": attack})
+    with pytest.raises(ConfigError, match=told.replace(".", "[.]")):
+        train(chosen, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_phase_that_cannot_begin_leaves_the_run_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(run, "begin", broken)
+    with pytest.raises(RuntimeError):
+        train(values("dense"), out=tmp_path / "run")
+    found = status.read(RunFolder(tmp_path / "run"))
+    assert found is not None
+    assert (found.state, found.phase, found.epoch, found.message) == ("failed", "train", 0, "no")
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5, 1e-5])

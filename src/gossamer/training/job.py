@@ -102,10 +102,10 @@ class Job:
         self,
         state: Literal["running", "done", "interrupted", "failed"],
         phase: Phase,
-        training: Training,
+        training: Training | None,
         message: str = "",
     ) -> None:
-        """Write where the run stands."""
+        """Write where the run stands; training: None before the phase has begun."""
         if not self.place.ranks.first:
             return
         status.write(
@@ -113,12 +113,12 @@ class Job:
             status.Status(
                 state=state,
                 phase=phase.name,
-                epoch=min(training.epoch + 1, phase.epochs),
-                step=self.offset + training.step,
+                epoch=0 if training is None else min(training.epoch + 1, phase.epochs),
+                step=self.offset + (0 if training is None else training.step),
                 message=message,
                 started=self.started,
                 updated=now(),
-                seconds_trained=self.seconds_before + training.seconds,
+                seconds_trained=self.seconds_before + (0.0 if training is None else training.seconds),
             ),
         )
 

@@ -85,22 +85,24 @@ def _remove_leftovers(job: Job) -> None:
 
 def _train(scene: Scene, job: Job, checkpoint: Checkpoint | None) -> None:
     phase = scene.phase
-    training = begin(phase, scene.make_model(), scene)
-    if checkpoint is not None and checkpoint.meta["phase"] == phase.name:
-        training.restore(checkpoint.tensors, checkpoint.meta["training"])
-        job.progress.note(f"going on with {phase.name} after step {training.step}")
     earlier = (line["seconds"] for line in metrics.read(job.run) if line["phase"] != phase.name)
     job.seconds_before = sum(earlier)
-    job.report("running", phase, training)
+    training: Training | None = None
     try:
+        training = begin(phase, scene.make_model(), scene)
+        if checkpoint is not None and checkpoint.meta["phase"] == phase.name:
+            training.restore(checkpoint.tensors, checkpoint.meta["training"])
+            job.progress.note(f"going on with {phase.name} after step {training.step}")
+        job.report("running", phase, training)
         with Watch() as watch:
             _watched(phase, training, job, watch)
     except Interrupted:
         raise
     except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         # A full disk refuses the status too; what is told is the first refusal.
         with suppress(GossamerError):
-            job.report("failed", phase, training, str(error) or type(error).__name__)
+            job.report(state, phase, training, str(error) or type(error).__name__)
         raise
     _store_end(phase, training, job)
 
