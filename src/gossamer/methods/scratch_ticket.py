@@ -95,7 +95,7 @@ class ScratchTicket(EdgePopup):
             base,
             name="finetune",
             epochs=self.finetune_epochs or base.epochs,
-            optimizer=replace(base.optimizer, lr=base.optimizer.lr * self._finetune_rate),
+            optimizer=base.optimizer.scaled(self._finetune_rate),
             sparsifier=partial(HeldMask, contract=self.search(self.density)().contract),
             start=start,
         )

@@ -136,6 +136,8 @@ def finalised(training: Training, job: Job) -> Finalised:
     """Return what would ship now: the average where there is one."""
     if training.average is None:
         return training.sparsifier.finalize(training.model)
+    # Statistics of a noisy network are drawn: as every step's, whether or not the run was stopped before.
+    torch.manual_seed(derive(job.seed, "average", training.step))
     return training.average.finalise(training.model, training.sparsifier, lambda: _images(job))
 
 

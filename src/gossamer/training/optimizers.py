@@ -87,8 +87,9 @@ class OptimizerSpec:
             )
 
     def scaled(self, share: float) -> "OptimizerSpec":
-        """Return the same optimiser at a share of the learning rate."""
-        return replace(self, lr=self.lr * share)
+        """Return the same optimiser at a share of the learning rate; a decay that moves with the rate moves too."""
+        moving = share if self.kind == "decay-first-sgd" else 1.0
+        return replace(self, lr=self.lr * share, weight_decay=self.weight_decay * moving)
 
     def build(self, model: nn.Module, undecayed: Collection[nn.Parameter] = ()) -> Optimizer:
         """Return the optimiser over every trainable parameter of the model; undecayed: those without decay."""
