@@ -13,6 +13,7 @@ from gossamer.errors import ConfigError
 from gossamer.methods.early_scores import early_score, enough_batches
 from gossamer.methods.rewinding import TRAIN, round_name
 from gossamer.methods.stretches import beginning
+from gossamer.objectives.stored import Stored
 from gossamer.sparsity import HeldMask
 from gossamer.sparsity.budgets import check_density
 from gossamer.sparsity.choose import best_of_all
@@ -61,8 +62,16 @@ class EarlyMask:
         """Return training up to the epoch (where asked for), scoring, and training under the mask.
 
         The first epochs are those of rewinding's dense training, to the bit, and what follows has the batches and
-        attacks of its first round, so that masks alone differ. Raises ConfigError.
+        attacks of its first round, so that masks alone differ. Raises ConfigError, also for perturbations that only
+        training moves: before it nobody is attacked.
         """
+        if isinstance(base.objective, Stored) and base.objective.update == "backward":
+            raise ConfigError(
+                "objective.update",
+                expected="attack, with method early-mask, which scores weights on attacked images before training",
+                got="backward",
+                remedy="write update: attack, or choose another objective",
+            )
         if self.at_epoch >= base.epochs:
             raise ConfigError(
                 "method.at_epoch",

@@ -71,7 +71,12 @@ METHODS: Mapping[str, MethodEntry] = {
     ),
     "channels": MethodEntry(make=Channels, summary="train, remove whole channels (Torch-Pruning), fine-tune"),
     "early-mask": MethodEntry(
-        make=EarlyMask, summary="a mask by SNIP, GraSP or SynFlow under the adversarial loss, before training"
+        make=EarlyMask,
+        summary="a mask by SNIP, GraSP or SynFlow under the adversarial loss, before training",
+        refuses={
+            "free-at": "early masks are scored on attacked images, which free-at has none of before it trains: choose "
+            "an objective that has a training attack"
+        },
     ),
     "edge-popup": MethodEntry(
         make=EdgePopup, summary="frozen random weights, trained scores choose among them (Ramanujan et al., 2020)"
