@@ -16,7 +16,7 @@ from gossamer.methods.registry import METHODS
 from gossamer.objectives.registry import OBJECTIVES
 from gossamer.recipe.build import check
 from gossamer.recipe.load import load_recipe
-from gossamer.recipe.train import train
+from gossamer.recipe.open import open_run
 from gossamer.runs import atomic
 
 PARENTS = [method for method in ("dense", "bcs", "hydra") if method in METHODS]
@@ -60,7 +60,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
     "several-trades": {"objective": {"name": "several", "base": "trades"}, "attack": {"steps": 2}},
     "parseval": {"training": {"penalties": [{"name": "parseval"}]}},
     "awp": {"training": {"weight_perturbation": {"gamma": 0.01, "start": 1}}},
-    "swa": {"training": {"average": {"kind": "swa", "start": 1}}},
+    "swa": {"training": {"average": {"kind": "swa", "start": 0}}},
 }
 
 
@@ -90,7 +90,8 @@ AVERAGED = [*((method, "ema") for method in METHODS), *((method, "swa") for meth
 def test_every_method_ships_an_average_of_its_own_kind(method: str, kind: str, tmp_path: Path) -> None:
     values = pairs.recipe(method, "adversarial")
     values["training"] |= {"average": {"kind": kind}}
-    opened = train(values, out=tmp_path / "run")
+    pairs.run_pair(values, tmp_path / "run")
+    opened = open_run(tmp_path / "run")
     about = atomic.read_about(opened.folder.state("final"))
     assert about["kind"] == pairs.KINDS.get(method, "same-keys")
     with torch.no_grad():
