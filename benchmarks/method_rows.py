@@ -241,9 +241,9 @@ _VARIANTS = (
 
 _AT_HALF = "at 50 %: the pattern keeps two of every four weights"
 
-# What else is published or asked for, at the scale where a run takes a minute, and with one seed.
+# What else is published or asked for, at the scale where a run takes a minute, and with one seed where none is said.
 _BESIDE = tuple(
-    replace(row, scales=("digits",), most_seeds=1)
+    replace(row, scales=("digits",), most_seeds=row.most_seeds or 1)
     for row in (
         # 5,773 weights, trained as the masked networks are.
         Row(
@@ -313,7 +313,23 @@ _BESIDE = tuple(
             also=("robust-admm",),
             note="at 50 %: at 10 % the first layer would keep one filter",
         ),
+        Row(
+            name="random, 15 epochs",
+            recipe="random/digits-90",
+            settings=("training.epochs=15", "training.optimizer.lr=0.1"),
+            page="scratch-ticket",
+            also=("random",),
+            why="a third of the epochs of its control: those in which a scratch ticket is fine-tuned, at their rate",
+            most_seeds=3,
+        ),
         Row(name="atmc, 8 bits", recipe="atmc/digits-90", settings=("method.bits=8",), page="atmc"),
+        Row(
+            name="atmc, by layers",
+            recipe="atmc/digits-90",
+            settings=("method.scope=layer",),
+            page="atmc",
+            most_seeds=3,
+        ),
         Row(
             name="one-shot-admm, funnel",
             recipe="one-shot-admm/digits-90",
