@@ -1,6 +1,7 @@
 """The C source holds under strict warnings, sanitizers, every vector width, and with what callers get wrong."""
 
 import math
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -26,7 +27,7 @@ from c_code import (
     threads_of,
     write_shared,
 )
-from networks import package_case
+from networks import chain, package_case
 
 from gossamer.deploy.csource import Values
 from gossamer.deploy.csource.compile import ABOUT, compile_c
@@ -130,6 +131,30 @@ def test_sanitizers_find_nothing(values: Values, level: str, cc: str, tmp_path: 
     graph = everything()
     written = write_shared(graph, tmp_path, "toy", values=values, blob=values == "int8", singles=3)
     check_driven([cc], written, graph, values, options)
+
+
+@by_each_compiler
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_large_plane_is_computed_where_long_has_32_bits(dense: bool, cc: str, tmp_path: Path) -> None:
+    """As on Windows and on 32-bit processors: with an int for every long, and overflows an error."""
+    options = ["-O1", "-DTOY_SCALAR", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    if not runs_with(cc, *options):
+        pytest.skip(f"{cc} has no sanitizers")
+    weight = torch.zeros(2, 1, 3, 3)
+    weight[:, 0, 1:, 1] = torch.tensor([[1.0, -0.5], [0.25, 2.0]])
+    weight += 0.125 * dense
+    side = 460
+    graph = chain(
+        (1, side, side),
+        Convolution(weight=weight, bias=torch.zeros(2), margins=(1, 1, 1, 1)),
+        Thin(step=(46, 46)),
+        Flatten(),
+    )
+    written = write_shared(graph, tmp_path, "toy", singles=1)
+    assert f"USE_{'DENSE' if dense else 'SPARSE'}_FLOATS" in written.source.read_text()
+    for path in (written.source, written.header):
+        path.write_text(re.sub(r"\blong\b", "int", path.read_text()))
+    check_driven([cc], written, graph, "float32", options, most=2)
 
 
 @needs("clang")

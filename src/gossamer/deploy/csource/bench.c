@@ -15,7 +15,9 @@
 #ifdef __APPLE__
 #define _DARWIN_C_SOURCE
 #endif
-#include <stdint.h>
+/* A file of images may be longer than a long of 32 bits can say. */
+#define _FILE_OFFSET_BITS 64
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +56,7 @@ static const char *device, *failed[NETWORKS];
 
 struct fresh {
     double seconds;
-    long peak, before;
+    int64_t peak, before;
     int ok;
 };
 
@@ -82,13 +84,13 @@ static void *room(size_t count, size_t size) {
 
 /* Memory. */
 
-static long held(void) {
+static int64_t held(void) {
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
 #ifdef __APPLE__
     return used.ru_maxrss;
 #else
-    return 1024 * used.ru_maxrss;
+    return 1024 * (int64_t)used.ru_maxrss;
 #endif
 }
 
@@ -168,7 +170,7 @@ struct setting {
 
 static void load(const struct setting *setting, long number) {
     const size_t count = LOADED * PIXELS;
-    fseek(setting->file, (long)((size_t)(number % FILED) * count), SEEK_SET);
+    fseeko(setting->file, (off_t)(number % FILED) * (off_t)count, SEEK_SET);
     if (fread(setting->read, 1, count, setting->file) != count) give_up("the temporary file of images cannot be read");
     for (size_t i = 0; i < count; i++) setting->images[i] = (float)setting->read[i] / 255;
 }
@@ -363,8 +365,8 @@ static void print_entry(const struct network *one, struct fresh fresh) {
     printf("{\"name\": \"%s\", \"kind\": \"%s\", \"bytes\": %ld, \"density\": %s, ", one->name, one->kind, one->bytes,
            one->density);
     if (fresh.ok)
-        printf("\"start_up\": %.9g, \"peak\": %ld, \"before\": %ld, \"failure\": null}", fresh.seconds, fresh.peak,
-               fresh.before);
+        printf("\"start_up\": %.9g, \"peak\": %" PRId64 ", \"before\": %" PRId64 ", \"failure\": null}", fresh.seconds,
+               fresh.peak, fresh.before);
     else printf("\"start_up\": null, \"peak\": null, \"before\": null, \"failure\": \"it did not start\"}");
 }
 

@@ -7,13 +7,14 @@ enum { SHARE_ONE = @SHARED@ };
 
 /* All images: whole rounds of blocks with a thread each, then blocks and single images that all threads share. */
 static void network(float *m, const float *in, float *out, long n, long part, long parts) {
-    const long size_in = @CHANNELS@L * @ROWS@L * @COLUMNS@L, size_out = @CLASSES@L;
+    /* In 64 bits: a long may have 32, too few for the floats of all images or threads. */
+    const int64_t size_in = @CHANNELS@L * @ROWS@L * @COLUMNS@L, size_out = @CLASSES@L, room = @BLOCK@L;
     const long rest = n % UNIT, blocks = n / UNIT + (rest > @SINGLES@), apart = blocks / parts * parts;
     for (long b = 0; b < blocks; b++) {
         const float *x = in + b * UNIT * size_in;
         float *y = out + b * UNIT * size_out;
         const long count = n - b * UNIT < UNIT ? n - b * UNIT : UNIT;
-        if (b < apart && b % parts == part) block(m + part * @BLOCK@L, x, y, count, 0, 1);
+        if (b < apart && b % parts == part) block(m + part * room, x, y, count, 0, 1);
         if (b == apart) meet(parts);
         if (b >= apart) block(m, x, y, count, part, parts);
     }

@@ -402,7 +402,9 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
         job.last = parts > 1 ? share_of_weights(sum, starts, each, chunks, part + 1, parts) : sum->outputs;
     }
     for (long tile = 0; tile < tiles; tile++) {
-        const long from = vectors * tile / tiles, to = vectors * (tile + 1) / tiles, at = from * LANES;
+        /* In 64 bits: a long may have 32, too few for the products. */
+        const long from = (long)((int64_t)vectors * tile / tiles), to = (long)((int64_t)vectors * (tile + 1) / tiles);
+        const long at = from * LANES;
         job.count = (to - from) * LANES < sum->run - at ? (to - from) * LANES : sum->run - at;
         job.out = m + sum->out.at + at;
         job.add = sum->add < 0 ? 0 : m + sum->add + at;
