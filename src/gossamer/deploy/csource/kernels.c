@@ -366,17 +366,25 @@ static long share(long count, long part, long parts) { return count / parts * pa
 
 #if defined(USE_SPARSE_FLOATS) || defined(USE_SPARSE_CODES) || defined(USE_SPARSE_SIGNS) || \
     defined(USE_DENSE_FLOATS) || defined(USE_DENSE_CODES)
-/* The same, where pieces take as long as they have weights (and one more, for what comes with every channel). */
+/* How long the first `count` output channels take: by their weights, and one each for what comes with every channel. */
+static long weights_of(const sum_t *sum, const whole *starts, long each, long chunks, long count) {
+    const long length = each * sum->outputs + 1;
+    long found = count;
+    for (long chunk = 0; chunk < chunks; chunk++)
+        found += starts[chunk * length + each * count] - starts[chunk * length];
+    return found;
+}
+
+/* Where the share of a thread begins, of output channels that take so long. */
 static long share_of_weights(const sum_t *sum, const whole *starts, long each, long chunks, long part, long parts) {
-    const long length = each * sum->outputs + 1, all = starts[length * chunks - 1] + sum->outputs;
-    long o = 0;
-    for (long done = 0; o < sum->outputs && part > 0; o++) {
-        if (done >= share(all, part, parts)) break;
-        done++;
-        for (long chunk = 0; chunk < chunks; chunk++)
-            done += starts[chunk * length + each * (o + 1)] - starts[chunk * length + each * o];
+    const long before = share(weights_of(sum, starts, each, chunks, sum->outputs), part, parts);
+    long low = 0, high = sum->outputs;
+    while (low < high) {
+        const long middle = (low + high) / 2;
+        if (weights_of(sum, starts, each, chunks, middle) < before) low = middle + 1;
+        else high = middle;
     }
-    return part == parts ? sum->outputs : o;
+    return low;
 }
 
 static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) {
