@@ -597,6 +597,29 @@ def test_a_header_nested_without_end_is_refused(tmp_path):
             read(path)
 
 
+@pytest.mark.parametrize("part", ["layers", "norms", "options"])
+def test_a_header_broad_without_end_is_refused_before_it_is_read(tmp_path, part):
+    path = tmp_path / "net"
+    path.write_bytes(small_files(tmp_path)[0])
+    texts, arrays = opened(path)
+    header = json.loads(texts["about"])
+    many = {f"{number:x}": header["norms"]["1"] for number in range(150_000)}
+    if part == "options":
+        header["network"] = {"name": "a", "options": {"b": [0] * 1_500_000}}
+    else:
+        header[part] |= many
+    text = json.dumps(header)
+    path.write_bytes(signed(text, arrays))
+    del header, many
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="a header of at most 4,194,304 characters, got"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_room_of_names_is_checked(tmp_path):
     path = tmp_path / "net"
     path.write_bytes(small_files(tmp_path)[0])

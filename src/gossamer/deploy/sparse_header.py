@@ -24,6 +24,8 @@ from gossamer.runs.records import STRICT
 FORMAT = "gossamer-sparse"
 VERSION = "1"
 TEXTS = ("about", "format", "sha256", "version")
+LONGEST = 2**22
+"""Characters of the JSON that is still read: what it says takes many times their memory."""
 
 Size = Annotated[int, Field(ge=1, lt=MOST)]
 Count = Annotated[int, Field(ge=0, lt=MOST)]
@@ -162,6 +164,13 @@ def _check_format(texts: Mapping[str, str], subject: str) -> None:
             expected=f"a header with {', '.join(TEXTS)} and no more",
             got=", ".join(sorted(texts))[:80],
             remedy="export the file again",
+        )
+    if len(texts["about"]) > LONGEST:
+        raise DataError(
+            subject,
+            expected=f"a header of at most {LONGEST:,} characters",
+            got=f"{len(texts['about']):,}",
+            remedy="do not open it unless you know who made it",
         )
 
 
