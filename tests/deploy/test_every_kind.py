@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Case, networks
+from networks import PACKAGE, Case, networks, package_case
 
 from gossamer.deploy.artifact import open_artifact
 from gossamer.deploy.export import export
@@ -39,3 +39,11 @@ def test_random_networks_as_every_exact_kind(case: Case, kind: str):
 @ASKED
 def test_many_random_networks_as_every_exact_kind(case: Case, kind: str):
     check(case, kind)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "c"])
+@pytest.mark.parametrize("name", PACKAGE)
+def test_networks_of_the_package_as_every_exact_kind(name: str, kind: str):
+    """As C they are compared value by value elsewhere."""
+    check(package_case(name)[0], kind)
