@@ -1,5 +1,6 @@
 """`gossamer sweep`: a grid in, all of its runs out, each distinct phase trained once."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,8 @@ from gossamer.cli import engines, options
 from gossamer.cli.subjects import one_of, read_options
 from gossamer.errors import RunError
 from gossamer.sweep.drive import Outcome, drive
-from gossamer.sweep.estimate import estimate
-from gossamer.sweep.plan import Plan
+from gossamer.sweep.estimate import Estimate, estimate, estimate_evaluations, estimate_protocols
+from gossamer.sweep.plan import Plan, ProtocolNode, RunNode
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import expand, load_sweep
 from gossamer.sweep.store import PhaseRecord, Store
@@ -32,6 +33,7 @@ def sweep(
     data_dir: options.DataDir = None,
 ) -> None:
     """Train every distinct phase of a grid once, put its runs together and evaluate them; stopped, it goes on."""
+    engines.check_alone("sweep")
     one_of("--engine", engine, engines.ENGINES)
     asked = load_sweep(file)
     cases = expand(asked)
@@ -55,7 +57,6 @@ def describe(graph: Plan, root: str) -> str:
     """Return the graph as a table: phases by name, what is done, what is left, and about how long that takes."""
     finished = Store(root)
     done = {key for key, node in graph.phases.items() if is_done(phase_task(node, root))}
-    records = _readable(finished)
     lines: list[str] = []
     for name in dict.fromkeys(node.name for node in graph.phases.values()):
         own = [node for node in graph.phases.values() if node.name == name]
@@ -63,17 +64,33 @@ def describe(graph: Plan, root: str) -> str:
         epochs = sum(node.epochs for node in own)
         have = sum(node.key in done for node in own)
         lines.append(f"  {name}: {len(own)} distinct of {shared}, {epochs:,} epochs, {have} done")
-    runs = sum(is_done(run_task(run, root)) for run in graph.runs)
-    lines.append(f"  runs put together and evaluated: {runs} of {len(graph.runs)}")
+    runs = [run for run in graph.runs if not is_done(run_task(run, root))]
+    lines.append(f"  runs put together and evaluated: {len(graph.runs) - len(runs)} of {len(graph.runs)}")
+    protocols = [node for node in graph.protocols if not is_done(protocol_task(node, root))]
     if graph.protocols:
-        measured = sum(is_done(protocol_task(node, root)) for node in graph.protocols)
+        measured = len(graph.protocols) - len(protocols)
         lines.append(f"  protocols measured of runs: {measured} of {len(graph.protocols)}")
     lines.append(f"  epochs: {graph.epochs:,}, where runs alone would train {graph.epochs_alone:,}")
     left = [node for key, node in graph.phases.items() if key not in done]
-    guess = estimate(left, records)
-    known = f"  left to train: about {_hours(guess.seconds)} of one worker"
-    lines.append(known + (f", and {guess.unknown} phases there is nothing to go by for" if guess.unknown else ""))
+    lines.append(_left("train", "phases", estimate(left, _readable(finished))))
+    lines += _left_after(graph, finished, runs, protocols)
     return "\n".join(lines)
+
+
+def _left_after(graph: Plan, store: Store, runs: Sequence[RunNode], protocols: Sequence[ProtocolNode]) -> list[str]:
+    """Return how long these runs take to evaluate, and these protocols to measure, a line each where there are any."""
+    standings, lines = store.standings() if runs or protocols else [], list[str]()
+    if any(run.recipe.evaluation for run in runs):
+        lines.append(_left("evaluate", "evaluations", estimate_evaluations(runs, standings)))
+    if protocols:
+        recipes = {run.name: run.recipe for run in graph.runs}
+        lines.append(_left("measure", "protocols", estimate_protocols(protocols, recipes, standings)))
+    return lines
+
+
+def _left(what: str, units: str, guess: Estimate) -> str:
+    known = f"  left to {what}: about {_hours(guess.seconds)} of one worker"
+    return known + (f", and {guess.unknown} {units} there is nothing to go by for" if guess.unknown else "")
 
 
 def _hours(seconds: float) -> str:

@@ -38,6 +38,10 @@ class Files(Protocol):
         """Return the names of the folders within a folder, sorted."""
         ...
 
+    def within(self, name: str) -> list[str]:
+        """Return the names of all files within a folder and its folders, from there on, sorted."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a folder and all in it, where there is one."""
         ...
@@ -82,6 +86,12 @@ class LocalFiles:
         """Return the names of the folders within a folder."""
         path = self.root / name
         return sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+
+    def within(self, name: str) -> list[str]:
+        """Return the names of all files within a folder and its folders, from there on."""
+        # What a worker removes meanwhile is no error to os.walk.
+        found = (Path(place, each) for place, _, names in os.walk(self.root / name) for each in names)
+        return sorted(path.relative_to(self.root / name).as_posix() for path in found)
 
     def remove(self, name: str) -> None:
         """Remove a folder and all in it, where there is one."""
@@ -142,6 +152,18 @@ class RemoteFiles:
             except FileNotFoundError:
                 return []
         return sorted(posixpath.basename(each["name"].rstrip("/")) for each in found if each["type"] == "directory")
+
+    def within(self, name: str) -> list[str]:
+        """Return the names of all files within a folder and its folders, from there on, by one listing."""
+        path = self._at(name)
+        with self._refusals_told(path, "read"):
+            # A listing that is remembered lacks what other machines have written since.
+            self._system.invalidate_cache()
+            try:
+                found: list[str] = self._system.find(path)
+            except FileNotFoundError:
+                return []
+        return sorted(each.removeprefix(f"{path}/") for each in found)
 
     def remove(self, name: str) -> None:
         """Remove a folder and all in it, where there is one."""

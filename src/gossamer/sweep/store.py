@@ -4,6 +4,7 @@ import json
 import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -79,10 +80,23 @@ class Store:
         return record if set(states) <= set(record.states) else None
 
     def standing(self, run: str) -> dict[str, Any] | None:
-        """Return what a run is `made_of`, by which `versions`, and whether it is `done`; None where nobody began it."""
+        """Return what a run is `made_of`, by which `versions`, and whether it is `done`; None where nobody began it.
+
+        Where it is done, also how long its `evaluations` took (`alike.Took`). Of a measurement of several runs: of what
+        each was `made_of`, and of how many seconds, `like` and `n` an estimate may go by.
+        """
         name = f"standing/{run}.json"
         data = self.files.read(name)
         return None if data is None else _json(data, name)
+
+    def standings(self) -> list[dict[str, Any]]:
+        """Return all that `standing` reads of any run or measurement, but for what is damaged."""
+        found: list[dict[str, Any]] = []
+        for name in self.files.within("standing"):
+            if name.endswith(".json"):
+                with suppress(RunError):
+                    found.append(self.standing(name.removesuffix(".json")) or {})
+        return found
 
     def is_current(self, recipe: Recipe) -> bool:
         """Tell whether the run of a recipe was made by the versions that would make it now.

@@ -20,6 +20,7 @@ from gossamer.recipe.protocols import ask, read_question
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import train, train_one
 from gossamer.runs import RunFolder, atomic, lock, records, status
+from gossamer.sweep.alike import like, like_question, took_by_evaluations
 from gossamer.sweep.files import Files, LocalFiles
 from gossamer.sweep.followed import keep_ids, untold
 from gossamer.sweep.measurement import record_of
@@ -287,7 +288,7 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     if other:
         _discard(folder)
     # Where nobody can be kept from doing the same, another may have put it together meanwhile: it stays so.
-    if begun != {**standing, "done": True}:
+    if begun is None or any(begun.get(name) != value for name, value in {**standing, "done": True}.items()):
         store.stand(task.key, {**standing, "done": False})
     found = _fetch(store, task, folder)
     if not folder.recipe.exists():
@@ -305,24 +306,29 @@ def _put_together(task: Task, folder: RunFolder) -> str:
             name = path.relative_to(folder.path)
             if path.is_file() and name.parts[0] not in _PRIVATE:
                 files.put(path, f"runs/{task.key}/{name.as_posix()}")
-    store.stand(task.key, {**standing, "done": True})
+    evaluations = [records.to_json(took) for took in took_by_evaluations(recipe, folder)]
+    store.stand(task.key, {**standing, "evaluations": evaluations, "done": True})
     return told
 
 
 def _measure(task: Task, folder: RunFolder) -> None:
-    """Put a question to runs, and keep the answer with the first; a killed one goes on where the store is a folder."""
+    """Put a question to runs, and keep the answer with the first; a killed one goes on where the store is a folder.
+
+    What it took is kept too: of the attempt that finished alone.
+    """
     store, files = Store(task.root), Store(task.root).files
+    began = time.monotonic()
     _check_whole(task, store)
     opened = {name: open_run(_run(files, name, folder), _data_dir(task)) for name in task.runs}
-    first = next(iter(opened.values())).recipe
-    record = ask(
-        read_question(task.asked or {}), opened, folder=folder.partial / "protocols", device=first.machine.device
-    )
+    first, question = next(iter(opened.values())).recipe, read_question(task.asked or {})
+    record = ask(question, opened, folder=folder.partial / "protocols", device=first.machine.device)
     written = record_of(folder, task.key)
     records.write(written, record)
     if not isinstance(files, LocalFiles):
         files.put(written, _answer(task))
-    store.stand(task.key, {"made_of": _made_of(task), "done": True})
+    likeness = like_question(question, {name: run.recipe for name, run in opened.items()})
+    took = {"like": likeness, "n": question.n, "seconds": time.monotonic() - began}
+    store.stand(task.key, {"made_of": _made_of(task), **took, "done": True})
 
 
 def _check_whole(task: Task, store: Store) -> None:
@@ -376,18 +382,6 @@ def _fetch(store: Store, task: Task, folder: RunFolder) -> list[PhaseRecord]:
         store.fetch(record, folder)
         found.append(record)
     return found
-
-
-def like(recipe: Recipe, phase: str) -> dict[str, str]:
-    """Return what an estimate of how long an epoch takes may go by."""
-    return {
-        "data": f"{recipe.data.name}, {recipe.data.train_n or 'all'}",
-        "model": recipe.model.model_dump_json(),
-        "objective": recipe.objective.name,
-        "attack": recipe.attack.model_dump_json(),
-        "method": recipe.method.name,
-        "phase": phase,
-    }
 
 
 def published(record: PhaseRecord) -> list[int]:
