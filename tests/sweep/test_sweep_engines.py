@@ -231,6 +231,19 @@ def test_flags_that_cannot_be_are_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["sweep", "grid.yaml"], ["search", "wide.yaml"], ["reproduce", "bcs/table-4"]])
+def test_what_hands_work_over_itself_is_refused_under_torchrun(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert gossamer(words) == 2
+    said = capsys.readouterr().err
+    assert f"one process of `gossamer {words[0]}`" in said
+    assert "got:      4 of them" in said
+    assert "start it once, without torchrun" in said
+
+
 def test_an_engine_needs_a_slot(tmp_path: Path):
     with pytest.raises(ConfigError, match="--slots"):
         LocalEngine(slots=0, folder=tmp_path)

@@ -280,6 +280,16 @@ def test_a_run_is_evaluated_anew_on_other_test_images(tmp_path: Path):
     assert not (tmp_path / "runs" / run.name / "results" / "stale.json").exists()
 
 
+def test_a_task_is_one_workers_whatever_its_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As under a scheduler that sets what torchrun sets: nobody is waited for."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("gossamer.recipe.train.join", None)
+    graph = planned(seed={"seeds": 1})
+    done_all(graph, tmp_path)
+    assert is_done(run_task(graph.runs[0], str(tmp_path)))
+
+
 def test_a_machine_that_would_train_something_else_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     task = phase_task(next(iter(planned().phases.values())), str(tmp_path))
     monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {"gossamer.data.augment": 2})

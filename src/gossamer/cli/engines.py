@@ -17,6 +17,7 @@ from gossamer.errors import ConfigError
 from gossamer.options import construct
 from gossamer.sweep.engine import Engine
 from gossamer.sweep.local import LocalEngine, cores
+from gossamer.training.ranks import of_environment
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -43,6 +44,18 @@ def check_flags(engine: str, root: str, slots: int | None, gpus: str | None, giv
     if engine == "ray":
         for name in given:
             one_of("--engine-option", name, ("address", "cpus", "gpus"))
+
+
+def check_alone(command: str) -> None:
+    """Refuse a command that hands work over itself where several processes of it were started."""
+    world = of_environment().world
+    if world > 1:
+        raise ConfigError(
+            "WORLD_SIZE",
+            expected=f"one process of `gossamer {command}`, which hands its tasks to an engine itself",
+            got=f"{world} of them, as torchrun starts",
+            remedy="start it once, without torchrun (or unset WORLD_SIZE): --engine and --slots spread the work",
+        )
 
 
 def make_engine(name: str, root: str, slots: int | None, gpus: str | None, given: Mapping[str, Any]) -> Engine:

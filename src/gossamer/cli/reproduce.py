@@ -66,6 +66,7 @@ def reproduce(
     data_dir: options.DataDir = None,
 ) -> None:
     """Rebuild published tables and figures: what was printed and what we reached; stopped, the command goes on."""
+    engines.check_alone("reproduce")
     chosen = cast("Scale", one_of("--scale", scale, SCALES))
     _check_minutes(minutes)
     if listed:

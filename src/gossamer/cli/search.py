@@ -28,6 +28,7 @@ def search(
     data_dir: options.DataDir = None,
 ) -> None:
     """Look for recipes that are best at several things at once; stopped or killed, the same command goes on."""
+    engines.check_alone("search")
     one_of("--engine", engine, engines.ENGINES)
     asked = load_search(file)
     if trials is not None:

@@ -54,6 +54,7 @@ def train(
     track: Sequence[str] = (),
     allow_numeric_drift: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> OpenRun:
     """Train a recipe to its end and evaluate it; returns the open run.
 
@@ -61,12 +62,12 @@ def train(
     its last checkpoint, one that is done is only evaluated where an evaluation is missing. Raises ConfigError before
     anything starts, RunError for what stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
     Under torchrun, its processes train the run together: each takes its part of every batch, the first one writes, and
-    all return the open run.
+    all return the open run. ranks: this process's place among them, by default as torchrun's environment says.
     """
     chosen = with_trackers(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings), track)
     path = Path(out) if out is not None else Path("runs") / run_name(chosen)
-    ranks = join(chosen.machine.device)
-    with _begun(chosen, path, data_dir, progress, ranks, tracks=True) as begun, begun.job.tracking as tracked:
+    together = join(chosen.machine.device) if ranks is None else ranks
+    with _begun(chosen, path, data_dir, progress, together, tracks=True) as begun, begun.job.tracking as tracked:
         begun.train(begun.phases, allow_drift=allow_numeric_drift)
         _judge(begun.run, begun.job.place, begun.job.progress)
         tracked.results(results(begun.run.folder))

@@ -29,6 +29,7 @@ from gossamer.sweep.store import PhaseRecord, Store
 from gossamer.training.job import now
 from gossamer.training.phases import epoch_state
 from gossamer.training.progress import PlainLines
+from gossamer.training.ranks import ALONE
 from gossamer.training.run import FINAL
 
 POLL = 2.0
@@ -299,7 +300,15 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     files = store.files
     if not isinstance(files, LocalFiles):
         keep_ids(files, task.key, folder, trackers, anew=other)
-    train(recipe, out=folder.path, data_dir=_data_dir(task), allow_numeric_drift=True, progress=PlainLines())
+    train(
+        recipe,
+        out=folder.path,
+        data_dir=_data_dir(task),
+        allow_numeric_drift=True,
+        progress=PlainLines(),
+        # Whatever the environment says: a task is one worker's.
+        ranks=ALONE,
+    )
     told = untold(folder, trackers)
     if not isinstance(files, LocalFiles):
         for path in sorted(folder.path.rglob("*")):
