@@ -1,7 +1,10 @@
 """How our numbers stand beside published ones, on records that are written by hand."""
 
+import errno
 import json
+import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -341,6 +344,26 @@ def test_the_command_lists_shows_and_refuses(
     ):
         assert command(*words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_anything_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gossamer.cli.reproduce.make_plan", None)
+    store = ("--store", str(tmp_path / "store"))
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, code, message in (
+        ("folder.html", 2, "got:      a folder called"),
+        ("file", 2, "got:      a file called"),
+        ("file/page.html", 1, "a file system that takes the write"),
+    ):
+        assert command("bcs/table-4", *store, "-o", str(tmp_path / out)) == code
+        assert message in capsys.readouterr().err
+    refusal = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(refusal))
+    assert command("bcs/table-4", *store, "-o", str(tmp_path / "page.html")) == 1
+    assert "make the file system writable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("heeded", [signal.default_int_handler, signal.SIG_IGN])

@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def reproduce(
         print(_list(chosen))
         return
     asked = [_asked(name, chosen) for name in _names(tables or [])]
+    if not dry_run:
+        _check_out(out)
     root = _root(store, chosen)
     status = 0
     if not show:
@@ -189,10 +192,27 @@ def _draw(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
 def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
     for each in rebuilt:
         path = out / each.entry.name
-        path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path.with_name(f"{path.name}.md"), markdown(each, scale))
         atomic.write_json(path.with_name(f"{path.name}.json"), to_json(each))
     print(f"written: {out}")
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse what could not be written at the end, before hours of training; raises ConfigError and RunError."""
+    if out is None:
+        return
+    page = out.suffix == ".html"
+    if out.is_dir() if page else out.is_file():
+        raise ConfigError(
+            "--out",
+            expected="a page that ends in .html, or a folder for Markdown and JSON",
+            got=f"a {'folder' if page else 'file'} called {out}",
+            remedy="name another",
+        )
+    folder = out.parent if page else out
+    atomic.make_directory(folder)
+    with atomic.refusals_told(folder), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _root(store: str | None, scale: Scale) -> Path:
