@@ -1,7 +1,10 @@
 """Artifacts of every kind open as one module; whatever is wrong with a file is told, and nothing of it runs."""
 
+import errno
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,42 @@ def test_a_folder_from_which_nothing_may_run_is_told(tmp_path: Path, monkeypatch
     monkeypatch.setattr("gossamer.deploy.csource.compile.ctypes.CDLL", refuse)
     with pytest.raises(RunError, match=r"programs may run.*set TMPDIR"):
         open_artifact(path, trust=True)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("onnx", "torch")])
+def test_a_missing_temporary_folder_is_told_and_nothing_is_written(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(RunError, match=r"temporary folder: .*No such file.*set TMPDIR"):
+        made(kind, out)
+    assert not out.exists()
+
+
+def full(path: Path, *_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("kind", ["c", "sparse"])
+def test_a_full_temporary_folder_is_told(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("gossamer.runs.atomic.save_file", lambda _tensors, path, _about: full(path))
+    with pytest.raises(RunError, match=r"No space left on device; free space"):
+        made(kind, tmp_path)
+
+
+def test_a_sound_artifact_is_not_blamed_for_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = made("c", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(RunError, match="set TMPDIR"):
+            open_artifact(path, trust=True)
+        patch.undo()
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(RunError, match="free space"):
+            open_artifact(path, trust=True)
+    assert open_artifact(path, trust=True).shape == (2, 6, 6)
 
 
 def test_a_quantised_network_says_how_far_it_is_off_and_is_not_written_where_it_is_another(tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
 """Benches: turns within rounds, ratios within a round, work counted by hand, and whoever is missing named."""
 
 import dataclasses
+import errno
 import functools
 import itertools
 import multiprocessing
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,6 +96,24 @@ def test_who_fails_at_some_batch_is_named_and_the_others_go_on(monkeypatch: pyte
     timed = [(timing.contestant, timing.batch) for timing in found.timings]
     assert timed == [("small", 1), ("torch", 1), ("torch", 4), ("torch", 100)]
     assert [entry.name for entry in found.entries] == ["small", "torch"]
+
+
+def test_what_cannot_be_prepared_is_named_and_the_rest_is_timed(monkeypatch: pytest.MonkeyPatch):
+    """A disk that is full while the images of the first loading setting are written, and has room again later."""
+    full = iter([True])
+
+    def sync(path: Path) -> None:
+        if next(full, False):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gossamer.runs.atomic.sync", sync)
+    plan = dataclasses.replace(QUICK, batches=(1,), threads=(1, 2))
+    found = bench([engine("torch")], labelled(small()), plan, network=None)
+    timed = [(timing.protocol, timing.threads) for timing in found.timings]
+    assert timed == [("memory", 1), ("memory", 2), ("loading", 2)]
+    assert found.missing.keys() == {"loading, 100 images, 1 threads"}
+    assert "loading, 100 images, 1 threads: left out" in str(found)
+    assert "No space left on device; free space" in str(found)
 
 
 def test_every_round_goes_on_with_further_images(monkeypatch: pytest.MonkeyPatch):

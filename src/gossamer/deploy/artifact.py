@@ -64,7 +64,7 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
     module: the network of a sparse file that names none, copied; one that names its own opens as that. trust: that
     whoever wrote a .c or .pt2 file may run code here. Raises ConfigError for another suffix, without trust where it is
     needed, and where a package or a compiler is missing, DataError for a file that is missing, damaged or changed since
-    its record was written.
+    its record was written, RunError where a .c file cannot be compiled, for want of a temporary folder say.
     """
     path = Path(path)
     check_artifact(path)

@@ -7,7 +7,6 @@ written, so that the system most likely has it in memory: what is timed is readi
 
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,9 @@ from gossamer.deploy.contestants import ENGINES, ON_ANY_DEVICE, Contestant, Forw
 from gossamer.deploy.counts import FLOAT, Counts, count_network
 from gossamer.deploy.device import Energy, profile
 from gossamer.deploy.fresh import Fresh, measure_fresh
+from gossamer.deploy.scratch import scratch
 from gossamer.errors import ConfigError
+from gossamer.runs import atomic
 
 LOADED = 100
 """Images of a batch that is read inside the timed section."""
@@ -80,9 +81,9 @@ def bench(
     """Return how long contestants take on the images of a data set, beside one another.
 
     network: the plain network that they compute, whose work is counted; None where it is not at hand. parent: the dense
-    one that its work is held against, where its own kernels are others. What cannot take part is named with its reason.
-    Speedups are against the fastest engine that takes no heed of zeros, in the same setting. Raises ConfigError where
-    two have one name or none can run.
+    one that its work is held against, where its own kernels are others. Who cannot take part, and a setting that cannot
+    be prepared, is named with its reason. Speedups are against the fastest engine that takes no heed of zeros, in the
+    same setting. Raises ConfigError where two have one name or none can run, RunError without a temporary folder.
     """
     _check_names(contestants)
     missing = {each.name: reason for each in contestants if (reason := _missing(each, plan.device)) is not None}
@@ -90,13 +91,13 @@ def bench(
     first = data.float(torch.zeros(1, dtype=torch.int64), device=plan.device)
     threads_before = torch.get_num_threads()
     timings: list[Timing] = []
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder, torch.no_grad():
+    with scratch() as folder, torch.no_grad():
         try:
             for threads in plan.threads:
                 torch.set_num_threads(threads)
                 forwards, refused = _opened(present, first)
                 missing |= refused
-                for setting in _settings(data, plan, threads, Path(folder)):
+                for setting in _settings(data, plan, threads, folder):
                     done, failed = _timed(forwards, setting, plan)
                     timings += done
                     missing |= failed
@@ -140,6 +141,9 @@ class Setting:
     threads: int
     prepare: Callable[[], Call]
 
+    def __str__(self) -> str:
+        return f"{self.protocol}, {self.batch} images, {self.threads} threads"
+
 
 def _settings(data: DataSet, plan: Plan, threads: int, folder: Path) -> list[Setting]:
     found = [
@@ -164,7 +168,7 @@ def _from_file(data: DataSet, path: Path, device: torch.device) -> Call:
     own = rows if data.rows is None else data.rows[rows.to(data.rows.device)]
     images = data.images.index_select(0, own.to(data.images.device)).cpu().numpy()
     if not path.exists():
-        images.tofile(path)
+        atomic.write_bytes(path, images.tobytes())
     kind, shape, size = images.dtype, images.shape[1:], images[0].nbytes
     batches = len(rows) // LOADED
 
@@ -197,8 +201,13 @@ def _told(error: Exception) -> str:
 
 def _timed(forwards: Mapping[str, Forward], setting: Setting, plan: Plan) -> tuple[list[Timing], dict[str, str]]:
     """Return the times of all in one setting, and why others could not go through with it."""
-    energy, call = Energy.of(plan.device), setting.prepare()
     failed: dict[str, str] = {}
+    try:
+        call = setting.prepare()
+    # Whether the disk or the memory is full: the other settings are timed.
+    except Exception as error:
+        return [], {str(setting): _told(error)}
+    energy = Energy.of(plan.device)
     seconds: dict[str, list[list[float]]] = {name: [] for name in forwards}
     joules: dict[str, list[float]] = {name: [] for name in forwards}
     names = list(forwards)

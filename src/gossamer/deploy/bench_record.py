@@ -64,7 +64,10 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BenchRecord:
-    """One bench on one device. missing: contestants that could not take part, by name, and why; counts: of an image."""
+    """One bench on one device. counts: of an image.
+
+    missing: contestants that could not take part, settings that could not be prepared, by name, and why.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 

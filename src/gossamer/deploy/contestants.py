@@ -1,6 +1,5 @@
 """Who is timed? Artifacts, and the engines that a user would run the same network on instead."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from gossamer.deploy.capture import capture
 from gossamer.deploy.csr import SparseRows
 from gossamer.deploy.device import installed
 from gossamer.deploy.onnx_file import PACKAGES, write_onnx
+from gossamer.deploy.scratch import scratch
 from gossamer.deploy.simplify import simplify
 from gossamer.errors import ConfigError
 from gossamer.evaluation.onnx_model import OnnxModel
@@ -124,8 +124,8 @@ def _torch_csr(network: nn.Module, example: Tensor) -> Forward:
 
 
 def _onnxruntime(network: nn.Module, example: Tensor) -> Forward:
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        path = Path(folder) / "network.onnx"
+    with scratch() as folder:
+        path = folder / "network.onnx"
         write_onnx(network, example, path)
         return OnnxModel(path)
 
@@ -133,8 +133,8 @@ def _onnxruntime(network: nn.Module, example: Tensor) -> Forward:
 def _openvino(network: nn.Module, example: Tensor) -> Forward:
     import openvino  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  (a peer, of no extra)
 
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        path = Path(folder) / "network.onnx"
+    with scratch() as folder:
+        path = folder / "network.onnx"
         write_onnx(network, example, path)
         read: Any = openvino.Core().read_model(str(path))
     threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}

@@ -1,6 +1,5 @@
 """How does a network become an artifact? By the writer of its kind, checked, with a record beside it."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from gossamer.deploy.naming import identifier
 from gossamer.deploy.onnx_file import write_onnx
 from gossamer.deploy.onnx_int8 import write_onnx_int8
 from gossamer.deploy.parity import Parity, check_exact, parity, probes
+from gossamer.deploy.scratch import scratch
 from gossamer.deploy.simplify import simplify
 from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.torch_program import write_torch
@@ -181,8 +181,8 @@ def _target(path: Path, suffix: str) -> Path:
 def _write_sparse(job: Job) -> Written:
     values: Any = job.values
     exact = job.values in ("float32", "signs")
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        made = Path(folder) / job.path.name
+    with scratch() as folder:
+        made = folder / job.path.name
         sparse_file.write(made, job.frozen.module, kind=values, network=job.network)
         # As it will be opened: by the network it names, where it names one.
         opened = (
@@ -202,8 +202,8 @@ def _write_c(job: Job) -> Written:
     error = _error(job, partial(interpret.run, rounded(graph, values)), exact=job.values != "int8")
     floats = float_layers(graph, values)
     old = _old_record(job.path)
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        made = write_c(graph, Path(folder), name, values=values, blob=job.blob)
+    with scratch() as folder:
+        made = write_c(graph, folder, name, values=values, blob=job.blob)
         parts = [part for part in (made.source, made.header, made.blob) if part is not None]
         for part in parts:
             atomic.copy(part, job.path.with_name(part.name))
@@ -261,8 +261,8 @@ def _write_onnx_int8(job: Job) -> Written:
         raise ConfigError(
             "export to onnx-int8", expected="training images to calibrate on", got="none", remedy="give images="
         )
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        made = Path(folder) / job.path.name
+    with scratch() as folder:
+        made = folder / job.path.name
         floats = write_onnx_int8(job.frozen.module, job.frozen.images, job.images, made, about=job.texts)
         found = parity(job.frozen.module, OnnxModel(made), job.images)
         _check_recognisable(

@@ -1,8 +1,6 @@
 """How long does a forward pass of each of several networks take, all exported as one kind and timed in turns?"""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +10,7 @@ from gossamer.deploy.bench import Plan, bench
 from gossamer.deploy.bench_record import BenchRecord, Entry
 from gossamer.deploy.contestants import of_file
 from gossamer.deploy.export import KINDS, export
+from gossamer.deploy.scratch import scratch
 from gossamer.errors import ConfigError
 from gossamer.runs.environment import environment
 from gossamer.runs.protocols import LatencyTable, PassTime, TimedModel
@@ -31,10 +30,10 @@ def latency(
     if kind not in TIMED:
         raise ConfigError("kind", expected=f"one of {', '.join(TIMED)}", got=kind, remedy="write c, say")
     example = data.float(torch.arange(min(2, len(data))))
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
+    with scratch() as folder:
         # A name in C has letters and digits alone, which names of networks need not.
         paths = [
-            export(network, example, kind, Path(folder) / f"network_{place}{KINDS[kind].suffix}").path
+            export(network, example, kind, folder / f"network_{place}{KINDS[kind].suffix}").path
             for place, network in enumerate(networks.values())
         ]
         contestants = [of_file(path, trust=True, network=None) for path in paths]

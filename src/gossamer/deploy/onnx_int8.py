@@ -1,6 +1,5 @@
 """How does a network become an ONNX file of int8? By onnxruntime's static quantisation, calibrated on given images."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gossamer.deploy.onnx_file import INPUT, PACKAGES, check_packages, checked, put_texts, write_onnx
+from gossamer.deploy.scratch import scratch
 from gossamer.deploy.seal import sealed
 from gossamer.deploy.tracing import quietly, refusal
 from gossamer.errors import ConfigError
@@ -38,16 +38,16 @@ def write_onnx_int8(
             got=f"shape {tuple(images.shape)}",
             remedy="give images=, a few hundred of the training split",
         )
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        source = model if isinstance(model, Path) else Path(folder) / "float.onnx"
+    with scratch() as folder:
+        source = model if isinstance(model, Path) else folder / "float.onnx"
         if not isinstance(model, Path):
             write_onnx(model, example, source)
-        made = Path(folder) / "int8.onnx"
+        made = folder / "int8.onnx"
         _quantise(source, made, images)
         proto = _loaded(made)
         put_texts(proto, about or {})
         data = checked(proto, path.name)
-        floats = in_float(_optimised(data, Path(folder) / "optimised.onnx"))
+        floats = in_float(_optimised(data, folder / "optimised.onnx"))
     atomic.write_bytes(path, sealed(data))
     return floats
 
@@ -74,7 +74,11 @@ def _optimised(data: bytes, path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 4
-    onnxruntime.InferenceSession(data, sess_options=options, providers=["CPUExecutionProvider"])
+    try:
+        onnxruntime.InferenceSession(data, sess_options=options, providers=["CPUExecutionProvider"])
+    # Its errors share no base but Exception.
+    except Exception as error:
+        raise refusal(error, "a model that onnxruntime optimises, and room for it in the temporary folder") from error
     return _loaded(path)
 
 

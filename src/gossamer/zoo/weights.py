@@ -4,7 +4,6 @@ Both give every tensor back to the bit. A plain file can be read by whatever rea
 must be at most half as large to be chosen.
 """
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from gossamer.deploy import sparse_file
 from gossamer.deploy.published import Storage
+from gossamer.deploy.scratch import scratch
 from gossamer.deploy.sparse_file import MOST_NUMBERS
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError, GossamerError
@@ -44,8 +44,8 @@ def write_weights(
     """
     if asked not in STORAGES:
         raise ConfigError("storage", expected=" or ".join(STORAGES), got=repr(asked), remedy="choose one of these")
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        dense, sparse = Path(folder) / "dense", Path(folder) / "sparse"
+    with scratch() as folder:
+        dense, sparse = folder / "dense", folder / "sparse"
         atomic.write_safetensors(dense, tensors, {"format": "pt"})
         chosen: Storage = "dense"
         if asked == "sparse" or (asked == "auto" and network.form in PLAIN):

@@ -2,9 +2,7 @@
 
 import contextlib
 import ctypes
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,24 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gossamer.deploy.csource.emit import Written
+from gossamer.deploy.scratch import scratch
 from gossamer.errors import DataError, RunError
 from gossamer.kernels.build import compiler, native
+from gossamer.runs import atomic
 
 OPTIMISE = ("-std=gnu99", "-O3", "-ffp-contract=fast")
 ABOUT = """#include "{name}.h"
-long about_{name}(int what, int threads) {{
-    const long numbers[] = {{{upper}_CHANNELS, {upper}_ROWS, {upper}_COLUMNS, {upper}_CLASSES}};
+long long about_{name}(int what, int threads) {{
+    const long long numbers[] = {{{upper}_CHANNELS, {upper}_ROWS, {upper}_COLUMNS, {upper}_CLASSES}};
 #ifdef _OPENMP
-    const long threaded = 1;
+    const long long threaded = 1;
 #else
-    const long threaded = 0;
+    const long long threaded = 0;
 #endif
-    return what < 4 ? numbers[what] : what == 4 ? (long){upper}_ARENA_BYTES(threads) : threaded;
+    return what < 4 ? numbers[what] : what == 4 ? (long long){upper}_ARENA_BYTES(threads) : threaded;
 }}
 """
 
 
-REFUSED = "export it again, or name another gcc or clang in CC"
+REFUSED = "export it again, name another gcc or clang in CC, or set TMPDIR where the temporary folder is full"
 
 
 class Compiled:
@@ -44,7 +44,7 @@ class Compiled:
     def __init__(self, library: ctypes.CDLL, name: str, constants: NDArray[np.uint8] | None) -> None:
         self._run = _function(library, f"{name}_run_threads", "ppnpi")
         self._run_one = _function(library, f"{name}_run", "pp")
-        self._about = _function(library, f"about_{name}", "ii", ctypes.c_long)
+        self._about = _function(library, f"about_{name}", "ii", ctypes.c_longlong)
         self._arena = np.empty(0, np.uint8)
         self._constants = constants
         self.shape = (self._about(0, 1), self._about(1, 1), self._about(2, 1))
@@ -93,23 +93,26 @@ def compile_c(
     """Return a written network, compiled for this machine and loaded; flags: further ones of the compiler.
 
     The library is made in a folder that only this user can read, and deleted once it is loaded. Raises ConfigError
-    where there is no compiler, RunError where it refuses the source.
+    where there is no compiler, RunError where it refuses the source, and where no such folder can be made or filled.
     """
     name = written.source.stem
-    with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
-        # Copies: the compiler looks beside a source for whatever it includes, and finds these two alone.
-        source, _ = (Path(shutil.copy(part, folder)) for part in (written.source, written.header))
-        # No network's source has this name: theirs are identifiers.
-        about = Path(folder) / "about-it.c"
-        about.write_text(ABOUT.format(name=name, upper=name.upper()), encoding="ascii")
-        made = Path(folder) / f"{name}.so"
+    # Copies: the compiler looks beside a source for whatever it includes, and finds these alone.
+    copies = {part.name: part.read_bytes() for part in (written.source, written.header)}
+    # No network's source has this name: theirs are identifiers.
+    copies["about-it.c"] = ABOUT.format(name=name, upper=name.upper()).encode("ascii")
+    with scratch() as folder:
+        with atomic.refusals_told(folder):
+            for part, data in copies.items():
+                (folder / part).write_bytes(data)
+        made = folder / f"{name}.so"
         options = (*optimise, native(), "-shared", "-fPIC", *flags)
-        _compile([source, about], made, options, openmp=openmp)
+        sources = [folder / part for part in copies if part.endswith(".c")]
+        _compile(sources, made, options, openmp=openmp)
         try:
             library = ctypes.CDLL(str(made))
         except OSError as error:
             raise RunError(
-                folder,
+                str(folder),
                 expected="a folder from which programs may run",
                 got=str(error),
                 remedy="set TMPDIR to one on a disk that is not mounted noexec",

@@ -21,6 +21,7 @@ from gossamer.deploy.csource.templates import filled, template
 from gossamer.deploy.graph import Graph
 from gossamer.deploy.seal import BLANK, KEY, sealed
 from gossamer.errors import ConfigError
+from gossamer.runs import atomic
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 UNITS: Mapping[str, int] = {"single": 1, "block": 8}
@@ -64,7 +65,7 @@ def write_c(
     float32. blob: the constants in NAME.blob instead, which the caller reads and hands over. singles: the number of
     images, 1 to 7, up to which the remainder after blocks of 8 is computed one by one. worth_a_thread: multiply-adds of
     one image for which a further thread shares it. Raises ConfigError for a name that is no identifier of C, and for a
-    network that C cannot express, naming the node.
+    network that C cannot express, naming the node; RunError where the file system refuses.
     """
     _check(name, singles)
     program = lower(graph)
@@ -85,14 +86,15 @@ def write_c(
     written = Written(
         source=folder / f"{name}.c", header=folder / f"{name}.h", blob=folder / f"{name}.blob" if blob else None
     )
-    folder.mkdir(parents=True, exist_ok=True)
     header = template("header.h").replace("@SET_BLOB@", SET_BLOB if blob else "")
-    beside = [filled(header, words).encode("ascii")]
-    written.header.write_bytes(beside[0])
+    beside = {written.header: filled(header, words).encode("ascii")}
     if written.blob is not None:
-        beside.append(packed(constants.data))
-        written.blob.write_bytes(beside[1])
-    written.source.write_bytes(sealed(filled("\n".join(parts), words).encode("ascii"), beside))
+        beside[written.blob] = packed(constants.data)
+    source = sealed(filled("\n".join(parts), words).encode("ascii"), [*beside.values()])
+    with atomic.refusals_told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, data in {**beside, written.source: source}.items():
+            path.write_bytes(data)
     return written
 
 
