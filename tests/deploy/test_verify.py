@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from shipped import even, images, labelled
+from shipped import even, images, labelled, small
 from torch import Tensor, nn
 
 from gossamer.attacks.autoattack import AutoAttack
@@ -15,7 +15,7 @@ from gossamer.attacks.pgd import PGD
 from gossamer.cli.main import main
 from gossamer.data import from_tensors
 from gossamer.deploy import sparse_file
-from gossamer.deploy.about import about_path, read_about
+from gossamer.deploy.about import about_path, digests, read_about, write_about
 from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.export import export
 from gossamer.deploy.sparse_header import Network
@@ -177,6 +177,32 @@ def test_an_artifact_that_nothing_was_compared_with_has_not_passed(sound: Artifa
         assert read_about(sound.path).verified.passed is passed
 
 
+def test_what_was_opened_is_what_is_kept(sound: Artifact, tmp_path: Path):
+    """Another file and its record take the place of the one that is being attacked, and are not taken for it."""
+    opened = digests([sound.path])
+    about_path(sound.path).unlink()
+    alone = open_artifact(sound.path, module=even())
+    assert sound.files == alone.files == opened
+    other = export(small(density=0.2), labelled(even()).images[:1], "sparse", sound.path)
+    found = verify(sound, even(), setting(), ASKED)
+    assert found.shipped.files == opened != other.about.files
+    for artifact in (sound, alone):
+        with pytest.raises(RunError, match="one of other files, written meanwhile"):
+            keep(artifact, found)
+    assert read_about(sound.path) == other.about
+    about_path(sound.path).unlink()
+    assert not keep(alone, found)
+    with pytest.raises(RunError, match="none any more"):
+        keep(sound, found)
+
+
+def test_a_verification_is_kept_in_the_record_as_it_is_now(sound: Artifact):
+    remarked = dataclasses.replace(sound.about, remarks=("seen by another",))
+    write_about(sound.path, remarked)
+    assert keep(sound, verify(sound, even(), setting(), ASKED))
+    assert read_about(sound.path).remarks == ("seen by another",)
+
+
 def gossamer(*words: object) -> int:
     with pytest.raises(SystemExit) as stopped:
         main([str(word) for word in words])
@@ -225,8 +251,8 @@ def test_what_was_finished_is_not_measured_again(sound: Artifact, tmp_path: Path
 def test_a_changed_file_is_measured_anew_though_its_logits_look_alike(sound: Artifact, tmp_path: Path):
     verify(sound, even(), setting(folder=tmp_path / "cells"), ASKED)
     files = sorted((tmp_path / "cells").rglob("*"))
-    sound.path.write_bytes(sound.path.read_bytes() + b" ")
-    verify(sound, even(), setting(folder=tmp_path / "cells"), ASKED)
+    changed = dataclasses.replace(sound, files={sound.path.name: "0" * 64})
+    verify(changed, even(), setting(folder=tmp_path / "cells"), ASKED)
     (added,) = set((tmp_path / "cells").rglob("*")) - set(files)
     assert added.name.startswith(sound.path.stem)
 

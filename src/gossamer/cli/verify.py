@@ -20,7 +20,7 @@ from gossamer.deploy.artifact import Artifact, open_artifact
 from gossamer.deploy.verification import Verification
 from gossamer.deploy.verify import AGREEMENT, LIMIT, QUERIES, Asked, keep
 from gossamer.deploy.verify import verify as examine
-from gossamer.errors import ConfigError, RunError
+from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.evaluation.adapters import as_module
 from gossamer.evaluation.setting import Setting
 from gossamer.runs import RunFolder
@@ -136,12 +136,12 @@ def _check_nothing_sought(attack: str | None, option: Sequence[str] | None) -> N
 
 
 def _keep(artifact: Artifact, found: Verification) -> None:
-    """Write into the artifact's record what was measured; say so where the storage that it lies on refuses."""
+    """Write into the artifact's record what was measured; say so where it is another one now, or cannot be written."""
     record = about_path(artifact.path)
     try:
         if keep(artifact, found):
             print(f"kept in its record: {record}")
-    except RunError as error:
+    except (DataError, RunError) as error:
         print(f"not kept in its record: {error}")
 
 

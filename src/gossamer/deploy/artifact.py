@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.deploy import sparse_file
-from gossamer.deploy.about import About, check_files, read_about
+from gossamer.deploy.about import About, check_files, digests, read_about
 from gossamer.deploy.csource import Compiled, Written, compile_c
 from gossamer.deploy.csource.emit import NAME
 from gossamer.deploy.seal import check_seal
@@ -32,8 +32,9 @@ class Artifact:
     """An opened artifact.
 
     kind: sparse, c, c-int8, onnx, onnx-int8 or torch; shape: (C, H, W) of an image and classes, None where neither file
-    nor record tells; bytes: of all files that belong to it, its record apart; about: its record, None where it has
-    none; model: a module from images (N, C, H, W) in [0, 1] to logits, with gradients for sparse and torch alone.
+    nor record tells; bytes: of all files that belong to it, its record apart; files: their SHA-256 by name, as they
+    were opened; about: its record, None where it has none; model: a module from images (N, C, H, W) in [0, 1] to
+    logits, with gradients for sparse and torch alone.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Artifact:
     shape: tuple[int, int, int] | None
     classes: int | None
     bytes: int
+    files: Mapping[str, str]
     about: About | None
     model: nn.Module = field(repr=False)
 
@@ -72,6 +74,8 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
     if about is not None:
         check_files(path, about)
     try:
+        # A record's digests have just been found true.
+        files = digests(files_of(path)) if about is None else about.files
         model = READERS[path.suffix](Request(path=path, module=module, trust=trust))
     except GossamerError:
         raise
@@ -89,6 +93,7 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
         shape=about.shape if about is not None else shape_of(model),
         classes=about.classes if about is not None else classes_of(model),
         bytes=sum(each.stat().st_size for each in files_of(path)),
+        files=files,
         about=about,
         model=model,
     )

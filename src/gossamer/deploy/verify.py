@@ -11,11 +11,11 @@ from gossamer.attacks.cascade import Ensemble
 from gossamer.attacks.square import Square
 from gossamer.data import DataSet
 from gossamer.deploy import sparse_file
-from gossamer.deploy.about import Verified, digests, write_about
-from gossamer.deploy.artifact import Artifact, files_of
+from gossamer.deploy.about import Verified, about_path, read_about, write_about
+from gossamer.deploy.artifact import Artifact
 from gossamer.deploy.parity import EXACT, Parity, parity, probes
 from gossamer.deploy.verification import Gap, Shipped, Verification
-from gossamer.errors import ConfigError
+from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.examples import craft
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.setting import Setting
@@ -67,6 +67,8 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
         raise ConfigError("--limit", expected="points from 0 to 100", got=100 * asked.limit, remedy="write 1")
     if not 0 <= asked.agreement <= 1:
         raise ConfigError("--agreement", expected="0 to 100 %", got=100 * asked.agreement, remedy="write 95")
+    # The file may be another one before the attacks are through.
+    exact = _is_exact(artifact)
     on_images, on_noise = _compared(artifact, parent, setting.samples)
     attacks: dict[str, Attack] = {}
     made_of: list[str] = []
@@ -95,7 +97,7 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
         robust_gap=robust_gap,
         limit=asked.limit,
         failures=(
-            *_parity_failures(artifact, {"images": on_images, "noise": on_noise}),
+            *_parity_failures({"images": on_images, "noise": on_noise}, exact=exact),
             *_label_failures(on_images, asked.agreement),
             *_gap_failures({"clean": clean_gap, "robust": robust_gap}, asked.limit),
         ),
@@ -104,9 +106,21 @@ def verify(artifact: Artifact, parent: nn.Module | None, setting: Setting, asked
 
 
 def keep(artifact: Artifact, found: Verification) -> bool:
-    """Write into an artifact's record what was measured of it; returns whether it has one. Raises RunError."""
-    if artifact.about is None:
+    """Write into an artifact's record what was measured of it; returns whether it has one.
+
+    Raises RunError where the record is gone, of other files than were opened, or cannot be written; DataError for a
+    damaged one.
+    """
+    about = read_about(artifact.path)
+    if about is None and artifact.about is None:
         return False
+    if about is None or about.files != artifact.files:
+        raise RunError(
+            str(about_path(artifact.path)),
+            expected="the record of the files that were verified",
+            got="none any more" if about is None else "one of other files, written meanwhile",
+            remedy="verify the artifact that lies there now",
+        )
     measured = found.artifact
     verified = Verified(
         attacks=tuple(outcome.attack for outcome in measured.attacks),
@@ -118,7 +132,7 @@ def keep(artifact: Artifact, found: Verification) -> bool:
         parent_robust_accuracy=None if found.parent is None else found.parent.robust_accuracy,
         passed=None if found.parent is None else found.passed,
     )
-    write_about(artifact.path, replace(artifact.about, verified=verified))
+    write_about(artifact.path, replace(about, verified=verified))
     return True
 
 
@@ -155,16 +169,16 @@ def _shipped(artifact: Artifact) -> Shipped:
         kind=artifact.kind,
         bytes=artifact.bytes,
         dense_bytes=None if artifact.about is None else artifact.about.parent.dense_bytes,
-        files=digests(files_of(artifact.path)),
+        files=dict(artifact.files),
         recorded=artifact.about is not None,
     )
 
 
-def _parity_failures(artifact: Artifact, found: Mapping[str, Parity | None]) -> list[str]:
+def _parity_failures(found: Mapping[str, Parity | None], *, exact: bool) -> list[str]:
     return [
         f"logits on {what} are off by {each.error:.2g} of the largest, more than {EXACT:g}"
         for what, each in found.items()
-        if each is not None and not each.error <= EXACT and _is_exact(artifact)
+        if exact and each is not None and not each.error <= EXACT
     ]
 
 
