@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 import gossamer
 from gossamer.cli.main import main
 from gossamer.deploy import sparse_file
+from gossamer.deploy.export import KINDS
 from gossamer.errors import ConfigError, RunError
 from gossamer.models import build
 from gossamer.recipe.open import open_run
@@ -307,9 +308,9 @@ def test_every_form_comes_back(run: Path, tmp_path: Path, form: str, make: Calla
             publish(other, tmp_path / "small", storage="sparse")
 
 
-def test_a_network_of_ones_own_is_published_and_says_what_it_needs(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def own(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a run whose network is of its author's factory."""
     (tmp_path / "ownnets.py").write_text(
         "from gossamer.models import build\n\ndef make(classes):\n    return build('digits-cnn', num_classes=classes)\n"
     )
@@ -319,13 +320,32 @@ def test_a_network_of_ones_own_is_published_and_says_what_it_needs(
     recipe = yaml.safe_load((own / "recipe.yaml").read_text())
     recipe["model"] = {"name": "ownnets:make", "classes": 10}
     (own / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return own
+
+
+def test_a_network_of_ones_own_is_published_and_says_what_it_needs(own: Path, tmp_path: Path):
     found = publish(own, tmp_path / "net")
     assert any("ownnets:make" in remark for remark in found.manifest.remarks)
     assert "allow_factory=True" in (tmp_path / "net/README.md").read_text()
-    assert torch.equal(drawn(found.module), drawn(open_run(run).model()))
+    assert torch.equal(drawn(found.module), drawn(open_run(own).model()))
     with pytest.raises(ConfigError, match=r"ownnets:make.*--trust"):
         gossamer.load(tmp_path / "net")
     assert torch.equal(drawn(gossamer.load(tmp_path / "net", allow_factory=True).module), drawn(found.module))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "torch"])
+def test_a_published_network_of_ones_own_is_exported_where_its_factory_is_trusted(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+):
+    net, path = tmp_path / "net", tmp_path / f"own{KINDS[kind].suffix}"
+    publish(own, net)
+    export = ("export", net, "--to", kind, "--out", path)
+    assert gossamer_command(*export) == 2
+    assert "write --trust" in " ".join(capsys.readouterr().err.split())
+    assert gossamer_command(*export, "--trust") == 0
+    assert ("the file names no network" in capsys.readouterr().out) == (kind == "sparse")
+    verify = ("verify", path, "--run", net, "--trust", "--attack", "fgsm", "--queries", 5, "--n", 20, "--device", "cpu")
+    assert gossamer_command(*verify) == 0
 
 
 def test_the_command_publishes_and_others_take_the_folder(
