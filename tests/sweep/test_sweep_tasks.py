@@ -280,6 +280,72 @@ def test_a_run_is_evaluated_anew_on_other_test_images(tmp_path: Path):
     assert not (tmp_path / "runs" / run.name / "results" / "stale.json").exists()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    graph, root = planned(seed={"seeds": 1}), tmp_path_factory.mktemp("finished")
+    done_all(graph, root)
+    return graph, root
+
+
+@pytest.mark.parametrize(
+    "lost", ["", "recipe.yaml", "states/final.safetensors", "results/network.json", "results/fgsm*"]
+)
+def test_a_run_that_lost_a_file_is_put_together_again_from_its_phases(
+    lost: str, finished: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    graph, before = finished
+    shutil.copytree(before, tmp_path / "store")
+    task = run_task(graph.runs[0], str(tmp_path / "store"))
+    run = RunFolder(tmp_path / "store" / "runs" / task.key)
+    assert is_done(task)
+    (path,) = run.path.glob(lost) if lost else (run.path,)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not is_done(task)
+    stood: list[bool] = []
+    stand = Store.stand
+    monkeypatch.setattr(Store, "stand", lambda self, name, said: (stood.append(said["done"]), stand(self, name, said)))
+    assert perform(task) == "done"
+    assert is_done(task)
+    # A worker that dies in between leaves a run that is not done.
+    assert stood == [False, True]
+    whole = RunFolder(before / "runs" / task.key)
+    assert equal(stored(run.state("final")), stored(whole.state("final")))
+    assert [line["loss"] for line in metrics.read(run)] == [line["loss"] for line in metrics.read(whole)]
+    (again,), (first,) = (each.results.glob("fgsm*.json") for each in (run, whole))
+    assert atomic.read_json(again)["attacks"][0]["robust"] == atomic.read_json(first)["attacks"][0]["robust"]
+
+
+def test_a_run_that_lost_a_file_at_a_url_is_put_together_again(finished: tuple[Plan, Path], tmp_path: Path):
+    graph, before = finished
+    root = f"memory://{tmp_path.name}/bucket"
+    files = Store(root).files
+    for path in before.rglob("*"):
+        if path.is_file():
+            files.put(path, path.relative_to(before).as_posix())
+    task = run_task(graph.runs[0], root)
+    assert is_done(task)
+    files.remove(f"runs/{task.key}/results/network.json")
+    assert not is_done(task)
+    assert perform(task) == "done"
+    assert is_done(task)
+
+
+def test_what_a_store_at_a_url_holds_is_one_question_a_run(
+    finished: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (run,), before = finished[0].runs, finished[1]
+    files = RemoteFiles(f"memory://{tmp_path.name}/bucket")
+    for path in (before / "runs").rglob("*"):
+        if path.is_file():
+            files.put(path, path.relative_to(before).as_posix())
+    asked: list[str] = []
+    find = files._system.find
+    monkeypatch.setattr(files._system, "find", lambda path: (asked.append(path), find(path))[1])
+    monkeypatch.setattr(type(files), "read", None)
+    assert Store(files.url).holds(run.name, run.recipe)
+    assert len(asked) == 1
+
+
 def test_a_task_is_one_workers_whatever_its_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As under a scheduler that sets what torchrun sets: nobody is waited for."""
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():

@@ -20,7 +20,7 @@ from gossamer.evaluation.network import describe_network
 from gossamer.evaluation.panel import make_panel
 from gossamer.evaluation.shards import WHOLE, Shard, merge
 from gossamer.evaluation.standing import Progress as Standings
-from gossamer.recipe.build import build_evaluation_attacks, build_model, check
+from gossamer.recipe.build import build_evaluation_attacks, build_model, build_threat, check
 from gossamer.recipe.identity import phase_keys
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
@@ -304,6 +304,11 @@ def result_name(spec: Evaluation, threat: ThreatModel) -> str:
     if not rest:
         return name
     return f"{name}-{_digest(rest)}"
+
+
+def result_names(recipe: Recipe) -> list[str]:
+    """Return the names of the results that a finished run has: of its network, and of each evaluation it asks for."""
+    return ["network", *(result_name(spec, build_threat(recipe)) for spec in recipe.evaluation)]
 
 
 def evaluation_name(measured: Measured) -> str:

@@ -12,10 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gossamer.errors import ConfigError
-from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
 from gossamer.recipe.schema import Recipe
-from gossamer.recipe.train import result_name
+from gossamer.recipe.train import result_names
 from gossamer.runs import RunFolder, atomic, results
 from gossamer.runs.namesakes import differing
 from gossamer.runs.results import AttackOutcome
@@ -158,9 +157,8 @@ def _title(outcome: AttackOutcome) -> str:
 
 
 def _is_done(recipe: Recipe, run: RunFolder) -> bool:
-    """Tell whether a run is trained and has all evaluations that its recipe asks for."""
-    asked = [result_name(spec, build_threat(recipe)) for spec in recipe.evaluation]
-    return all(run.result(name).exists() for name in ("network", *asked))
+    """Tell whether a run has all results that its recipe asks for, also where they alone were copied."""
+    return all(run.result(name).exists() for name in result_names(recipe))
 
 
 def _imported(module: str, package: str | None = None) -> Any:

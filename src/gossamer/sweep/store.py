@@ -13,8 +13,10 @@ from gossamer.errors import RunError
 from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import run_name
 from gossamer.recipe.schema import Recipe
+from gossamer.recipe.train import result_names
 from gossamer.runs import RunFolder, atomic, metrics, records
 from gossamer.sweep.files import Files, files_at
+from gossamer.training.run import FINAL
 
 METRICS = "metrics.jsonl"
 RECORD = "record.json"
@@ -108,6 +110,12 @@ class Store:
             return True
         made_by: Mapping[str, int] = standing.get("versions") or {}
         return made_by == versions_of(recipe, made_by)
+
+    def holds(self, run: str, recipe: Recipe) -> bool:
+        """Tell whether all that makes a run finished is in its folder: recipe, network, and the results it asks for."""
+        folder = RunFolder(Path("runs", run))
+        needed = (folder.recipe, folder.state(FINAL), *(folder.result(name) for name in result_names(recipe)))
+        return {path.relative_to(folder.path).as_posix() for path in needed} <= set(self.files.within(f"runs/{run}"))
 
     def stand(self, run: str, standing: Mapping[str, Any]) -> None:
         """Write what `standing` reads."""

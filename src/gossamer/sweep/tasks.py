@@ -169,9 +169,12 @@ def is_done(task: Task) -> bool:
     if task.kind == "phase":
         return store.find(task.key, task.states) is not None
     # A run is named after its recipe: of other data, or another version, it is made of other things.
-    stands = _stands(store, task.key, _made_of(task))
-    # What was measured goes with the first run's folder where that is made anew.
-    return stands and (task.kind == "run" or store.files.read(_answer(task)) is not None)
+    if not _stands(store, task.key, _made_of(task)):
+        return False
+    # Folders are removed, and what was measured goes with the first run's folder where that is made anew.
+    if task.kind == "run":
+        return store.holds(task.key, validate(task.recipe))
+    return store.files.read(_answer(task)) is not None
 
 
 def _answer(task: Task) -> str:
@@ -288,11 +291,13 @@ def _put_together(task: Task, folder: RunFolder) -> str:
     other = begun is not None and begun.get("made_of") != standing["made_of"]
     if other:
         _discard(folder)
+    done = begun is not None and all(begun.get(name) == value for name, value in {**standing, "done": True}.items())
     # Where nobody can be kept from doing the same, another may have put it together meanwhile: it stays so.
-    if begun is None or any(begun.get(name) != value for name, value in {**standing, "done": True}.items()):
+    if not done or not store.holds(task.key, recipe):
         store.stand(task.key, {**standing, "done": False})
     found = _fetch(store, task, folder)
-    if not folder.recipe.exists():
+    # Without its last state a run would be begun again, with an empty log.
+    if not (folder.recipe.exists() and folder.state(FINAL).exists()):
         lines = [line for record in found for line in store.lines(record)]
         atomic.copy(folder.state(f"{found[-1].phase}.end"), folder.state(FINAL))
         atomic.write_text(folder.metrics, "".join(f"{json.dumps(line)}\n" for line in lines))
