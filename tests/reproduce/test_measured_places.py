@@ -10,18 +10,20 @@ from pydantic import ValidationError
 
 from gossamer.errors import ConfigError, RunError
 from gossamer.intervals import fisher, wilson
+from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import run_name
 from gossamer.reproduce.drawing import part
 from gossamer.reproduce.measured import READERS, Seen, check_picked, read_measured, weighed
 from gossamer.reproduce.published import load_entry
-from gossamer.reproduce.reading import NoneFound, Number, read_number
+from gossamer.reproduce.reading import NoneFound, Number, read_number, spent_asking
 from gossamer.reproduce.scales import Place, Reading, Study, load_study, places
-from gossamer.reproduce.standing import Rebuilt, rebuild
+from gossamer.reproduce.standing import Rebuilt, rebuild, total
 from gossamer.reproduce.text import both_texts, markdown
 from gossamer.runs import RunFolder, protocols, records, results
 from gossamer.runs.protocols import LayerWeights, Share
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.spec import Case
+from gossamer.sweep.store import Store
 
 DATA = results.Dataset(name="digits", part="test", checksum="c", selection="all", n=10)
 COMMON: dict[str, Any] = {"dataset": DATA, "environment": {}}
@@ -361,6 +363,92 @@ def test_what_is_not_measured_yet_is_missing(tmp_path: Path) -> None:
     again = rebuild(rebuilt.entry, study, study.entries["table-3"], tmp_path)
     assert {row.verdict for row in again.rows if row.measure == "zoo"} == {"missing"}
     assert {row.verdict for row in again.rows if row.measure == "from_vgg16"} == {"not comparable"}
+
+
+def stood(place: Place, store: Path, **said: Any) -> Measurement:
+    """Let the runs and the one protocol of a place stand as a sweep leaves them; said: what the protocol's says."""
+    ((measurement, *_), *_) = place.measurements.values()
+    held, made_of = Store(str(store)), {name: [f"phase of {name}", "images"] for name in measurement.runs}
+    for case in measurement.cases:
+        name = run_name(case.recipe)
+        held.stand(name, {"made_of": made_of[name], "versions": versions_of(case.recipe), "done": True})
+    held.stand(measurement.name, {"made_of": made_of, "done": True, **said})
+    return measurement
+
+
+def first_place(name: str, measure: str, **at: Any) -> Place:
+    """Return the place of an entry with one measure, of its first seed alone."""
+    study_name, _, which = name.partition("/")
+    study = load_study(study_name, "smoke")
+    assert study is not None
+    place = next(each for each in places(load_entry(name), study.entries[which], study) if dict(each.at) == at)
+    return replace(
+        place,
+        cases=place.cases[:1],
+        measures={measure: place.measures[measure]},
+        measurements={key: each[:1] for key, each in place.measurements.items() if key == measure},
+    )
+
+
+def test_an_answer_is_read_where_it_is_of_the_runs_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = first_place("rsr/table-3", "zoo", training="rsr")
+    lay_down([place], tmp_path)
+
+    def reached() -> float | None:
+        number = read_number(place, "zoo", tmp_path)
+        return number.value if isinstance(number, Number) else None
+
+    # A folder that holds copies has no standing of anything.
+    assert reached() == 20
+    measurement = stood(place, tmp_path)
+    assert reached() == 20
+    held, last = Store(str(tmp_path)), measurement.runs[-1]
+    before = held.standing(last)
+    assert before is not None
+    for name, other in (
+        (measurement.name, {"made_of": {}, "done": False}),
+        (last, {**before, "made_of": ["phase of other data", "images"]}),
+        (last, {**before, "versions": {"gossamer.losses": 9}}),
+    ):
+        stood(place, tmp_path)
+        held.stand(name, other)
+        assert reached() is None, other
+    stood(place, tmp_path)
+    (tmp_path / "standing" / f"{measurement.name}.json").unlink()
+    assert reached() is None
+
+
+def test_weights_are_not_held_against_those_of_a_run_of_another_version(tmp_path: Path) -> None:
+    at = {"model": "wideresnet20", "density": 0.2621, "steps": 0}
+    place = first_place("rewinding/open-nonzeros", "times_resnet20", **at)
+    lay_down([place], tmp_path, {1.0: 400, 0.2621: 100})
+    number = read_number(place, "times_resnet20", tmp_path)
+    assert isinstance(number, Number)
+    assert number.value == 0.25
+    beside = run_name(place.beside[0][0].recipe)
+    Store(str(tmp_path)).stand(beside, {"made_of": [], "versions": {"gossamer.losses": 9}, "done": True})
+    assert read_number(place, "times_resnet20", tmp_path) is None
+
+
+def test_what_protocols_took_is_spent_once_where_it_was_counted(tmp_path: Path) -> None:
+    place = first_place("rsr/table-3", "zoo", training="rsr")
+    lay_down([place], tmp_path)
+    measurement = stood(place, tmp_path, seconds=7.5)
+    assert spent_asking(measurement, tmp_path) == {f"protocol {measurement.name}": 7.5}
+    study = load_study("rsr", "smoke")
+    assert study is not None
+    rebuilt = rebuild(load_entry("rsr/table-3"), study, study.entries["table-3"], tmp_path)
+    assert (rebuilt.seconds, total([rebuilt, rebuilt])) == (7.5, 7.5)
+    assert "of training, evaluation and protocols" in markdown(rebuilt, "smoke")
+    stood(place, tmp_path)
+    assert spent_asking(measurement, tmp_path) == {}
+    stood(place, tmp_path, seconds=7.5, done=False)
+    assert spent_asking(measurement, tmp_path) == {}
+    stood(place, tmp_path, seconds=7.5)
+    measurement.record(tmp_path).unlink()
+    assert spent_asking(measurement, tmp_path) == {}
 
 
 def test_all_places_of_a_part_are_measured_together_once_a_seed() -> None:

@@ -26,6 +26,7 @@ from gossamer.reproduce.text import markdown, to_json
 from gossamer.runs import RunFolder, results, status
 from gossamer.sweep.drive import Outcome
 from gossamer.sweep.spec import Axis, Case, expand
+from gossamer.sweep.store import Store
 
 ENTRY = Entry.model_validate(
     {
@@ -286,6 +287,16 @@ def test_a_place_with_a_seed_missing_is_missing(tmp_path: Path) -> None:
     rebuilt = rebuild(ENTRY, STUDY, OURS, tmp_path)
     assert by_place(rebuilt)["bcs", "robust"].verdict == "missing"
     assert rebuilt.runs == 1
+
+
+def test_a_run_of_another_version_is_not_there_and_costs_nothing(tmp_path: Path) -> None:
+    rebuilt = stand(tmp_path)
+    assert (rebuilt.runs, rebuilt.seconds) == (4, 4 * 62.0)
+    old = run_name(expand(STUDY.sweeps["runs"])[0].recipe)
+    Store(str(tmp_path)).stand(old, {"made_of": [], "versions": {"gossamer.losses": 9}, "done": True})
+    rebuilt = rebuild(ENTRY, STUDY, OURS, tmp_path)
+    assert (rebuilt.runs, rebuilt.seconds) == (3, 3 * 62.0)
+    assert by_place(rebuilt)["bcs", "robust"].verdict == "missing"
 
 
 def test_the_page_says_all_of_it(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def reproduce(
     ]
     if out is None:
         print("\n".join(markdown(each, chosen) for each in rebuilt))
-        print(f"All of it together: {duration(total(rebuilt))} of training and evaluation. {SHARED}")
+        print(f"All of it together: {duration(total(rebuilt))} of training, evaluation and protocols. {SHARED}")
     elif out.suffix == ".html":
         _draw(rebuilt, chosen, out)
     else:

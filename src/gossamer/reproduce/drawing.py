@@ -22,7 +22,10 @@ JUDGED = (
     "that were trained, one or two for each place, not methods; and of a hundred claims that do not hold, five would "
     "pass it by chance."
 )
-SHARED = "The cost of an entry is that of its runs; what entries share counts in each of them, and once in the sum."
+SHARED = (
+    "The cost of an entry is that of its runs and protocols; what entries share counts in each of them, and once in "
+    "the sum."
+)
 _MARKS = {"agrees": "✓", "differs": "≠", "holds": "✓", "broken": "✗", "undecided": "?"}
 
 
@@ -58,7 +61,7 @@ def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
         says=f"Of {len(judged)} claims of their authors: {told}.",
         sentences=(
             JUDGED,
-            f"All of them together took {duration(total(rebuilt))} of training and evaluation. {SHARED}",
+            f"All of them together took {duration(total(rebuilt))} of training, evaluation and protocols. {SHARED}",
         ),
         tables=[Table(title="How each stands", head=head, rows=rows, look="prose")],
         commands=(f"gossamer reproduce all --scale {scale} -o reproduced.html",),

@@ -8,14 +8,14 @@ from statistics import stdev
 from typing import Any
 
 from gossamer.intervals import wilson
-from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
 from gossamer.recipe.schema import Recipe
-from gossamer.recipe.train import result_name
+from gossamer.recipe.train import result_names
 from gossamer.reproduce.measured import PERCENT, Read, Seen, read_measured
 from gossamer.reproduce.scales import Place, Reading
 from gossamer.runs import RunFolder, metrics, results, status
 from gossamer.runs.results import AttackOutcome, Evaluation
+from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.spec import Case
 from gossamer.sweep.store import Store
 
@@ -103,36 +103,57 @@ def _of_all(place: Place, name: str, store: Path) -> list[Read]:
 def spent(case: Case, store: Path) -> dict[str, float] | None:
     """Return the seconds of a run by what took them, its phases and its evaluations; None where it is not there.
 
-    Phases are called by their keys, so that what several runs share is found under one name.
+    Phases are called by their keys, so that what several runs share is found under one name. A run of other versions
+    than those of now is as one that is not there.
     """
-    run, name = folder_of(case, store), run_name(case.recipe)
-    where, standing = status.read(run), Store(str(store)).standing(name)
-    if where is None or (standing is not None and not standing["done"]):
+    run, name, stored = folder_of(case, store), run_name(case.recipe), Store(str(store))
+    where, standing = status.read(run), stored.standing(name)
+    if where is None or (standing is not None and not standing["done"]) or not stored.is_current(case.recipe):
         return None
-    stored, evaluated = Store(str(store)), sum(each.seconds for each in _evaluations(run, case.recipe))
+    evaluated = sum(each.seconds for each in _evaluations(run, case.recipe))
     keys = (standing or {}).get("made_of", [])
     phases = {key: record.seconds for key in keys if (record := stored.find(key)) is not None}
     return {**(phases or {f"training of {name}": where.seconds_trained}), f"evaluation of {name}": evaluated}
+
+
+def spent_asking(measurement: Measurement, store: Path) -> dict[str, float]:
+    """Return the seconds of a protocol under its name; none where its answer is not there, or nobody counted them."""
+    stored = Store(str(store))
+    seconds = (stored.standing(measurement.name) or {}).get("seconds")
+    if seconds is None or not measurement.record(store).exists() or not measurement.is_current(stored):
+        return {}
+    return {f"protocol {measurement.name}": seconds}
 
 
 def _read(seed: int, name: str, place: Place, store: Path) -> Read | None:
     reading = place.measures[name]
     recipe = place.cases[seed].recipe
     run = folder_of(place.cases[seed], store)
-    if not run.result("network").exists() or not Store(str(store)).is_current(recipe):
+    if not _is_there(place.cases[seed], store):
         return None
     if reading.protocol is not None:
-        beside = [run_name(case.recipe) for case in place.beside[seed]]
-        seen = Seen(run=run_name(recipe), beside=beside, layers=place.layers)
-        record = place.measurements[name][seed].record(store)
-        return read_measured(record, reading.protocol.name, seen, reading.pick)
+        return _answered(seed, place.measurements[name][seed], place, reading, store)
     if reading.attack is not None:
         return _under(_evaluations(run, recipe), reading)
     if reading.metric is not None:
         return _logged(run, reading.metric, place.epoch, PERCENT if reading.percent else 1.0)
     if reading.of == "times":
-        return _times(run, [folder_of(case, store) for case in place.beside[seed]])
+        return _times(place.cases[seed], place.beside[seed], store)
     return _of(run, recipe, str(reading.of), place.layers)
+
+
+def _answered(seed: int, measurement: Measurement, place: Place, reading: Reading, store: Path) -> Read | None:
+    """Return what is picked of a protocol's answer, where it is of the runs that are there."""
+    if not measurement.is_current(Store(str(store))):
+        return None
+    beside = [run_name(case.recipe) for case in place.beside[seed]]
+    seen = Seen(run=run_name(place.cases[seed].recipe), beside=beside, layers=place.layers)
+    return read_measured(measurement.record(store), measurement.question.name, seen, reading.pick)
+
+
+def _is_there(case: Case, store: Path) -> bool:
+    """Tell whether the run of a case is there, of the versions that would make it now."""
+    return folder_of(case, store).result("network").exists() and Store(str(store)).is_current(case.recipe)
 
 
 def _of(run: RunFolder, recipe: Recipe, what: str, layers: Sequence[str]) -> Read | None:
@@ -143,12 +164,16 @@ def _of(run: RunFolder, recipe: Recipe, what: str, layers: Sequence[str]) -> Rea
     return None if value is None else Read(value=value)
 
 
-def _times(run: RunFolder, beside: Sequence[RunFolder]) -> Read | None:
+def _times(case: Case, beside: Sequence[Case], store: Path) -> Read | None:
     """Return the weights that a run keeps over those that the one beside it keeps."""
-    if not all(each.result("network").exists() for each in beside):
+    if not all(_is_there(each, store) for each in beside):
         return None
-    kept = sum(results.read_network(each).totals.nonzero for each in beside)
-    return Read(value=results.read_network(run).totals.nonzero / kept) if kept else None
+    kept = sum(_nonzero(each, store) for each in beside)
+    return Read(value=_nonzero(case, store) / kept) if kept else None
+
+
+def _nonzero(case: Case, store: Path) -> int:
+    return results.read_network(folder_of(case, store)).totals.nonzero
 
 
 def _under(evaluations: Sequence[Evaluation], reading: Reading) -> Read | None:
@@ -210,6 +235,6 @@ def _evaluations(run: RunFolder, recipe: Recipe) -> list[Evaluation]:
     Whoever evaluates the run once more, at other radii say, changes no number of a table by that.
     """
     paths = results.evaluation_files(run)
-    asked = {run.result(result_name(spec, build_threat(recipe))) for spec in recipe.evaluation}
+    asked = {run.result(name) for name in result_names(recipe)}
     own = [path for path in paths if path in asked]
     return [each for path in own if (each := results.read_evaluation(path)).dataset.part == "test"]

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from gossamer.intervals import paired, sign_flips, unpaired
 from gossamer.recipe.load import run_name
 from gossamer.reproduce.published import At, Cell, Claim, Entry
-from gossamer.reproduce.reading import NoneFound, Number, read_number, spent
+from gossamer.reproduce.reading import NoneFound, Number, read_number, spent, spent_asking
 from gossamer.reproduce.scales import Ours, Place, Study, places
 
 Verdict: TypeAlias = Literal[
@@ -56,7 +56,10 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuilt:
-    """An entry with our numbers. runs, of: how many of its runs are there; spent: their seconds by what took them."""
+    """An entry with our numbers. runs, of: how many of its runs are there.
+
+    spent: their seconds and those of protocols, by what took them.
+    """
 
     entry: Entry
     comparable: bool
@@ -70,7 +73,7 @@ class Rebuilt:
 
     @property
     def seconds(self) -> float:
-        """Of training and evaluation, what runs of the entry share counted once."""
+        """Of training, evaluation and protocols, what runs of the entry share counted once."""
         return sum(self.spent.values())
 
 
@@ -90,6 +93,8 @@ def rebuild(
     numbers = {(_key(place.at), name): read_number(place, name, store) for place in found for name in place.measures}
     times = {run_name(case.recipe): spent(case, store) for place in found for case in place.runs}
     done = [each for each in times.values() if each is not None]
+    asked = {each.name: each for place in found for own in place.measurements.values() for each in own}
+    answers = [spent_asking(each, store) for each in asked.values()]
     return Rebuilt(
         entry=entry,
         comparable=comparable,
@@ -99,12 +104,12 @@ def rebuild(
         claims=[_held(claim, numbers) for claim in entry.claims],
         runs=len(done),
         of=len(times),
-        spent=dict(ChainMap(*done)),
+        spent=dict(ChainMap(*done, *answers)),
     )
 
 
 def total(rebuilt: Sequence[Rebuilt]) -> float:
-    """Return the seconds of training and evaluation of entries, what they share counted once."""
+    """Return the seconds of training, evaluation and protocols of entries, what they share counted once."""
     return sum(ChainMap(*(dict(each.spent) for each in rebuilt)).values())
 
 

@@ -58,7 +58,7 @@ def _number_json(number: Number) -> dict[str, Any]:
 def standing_text(rebuilt: Rebuilt) -> str:
     """Return how much of an entry is there, and what its numbers stand for."""
     told = (
-        f"{rebuilt.runs} of {rebuilt.of} runs, {duration(rebuilt.seconds)} of training and evaluation"
+        f"{rebuilt.runs} of {rebuilt.of} runs, {duration(rebuilt.seconds)} of training, evaluation and protocols"
         if rebuilt.of
         else "none"
     )

@@ -10,6 +10,7 @@ from gossamer.recipe.load import run_name
 from gossamer.recipe.protocols import Question
 from gossamer.runs import RunFolder
 from gossamer.sweep.spec import Case
+from gossamer.sweep.store import Store
 
 _DIGITS = 12
 
@@ -34,6 +35,19 @@ class Measurement:
         """What tells it from others: the protocol, and a hash of what is asked of which runs."""
         said = json.dumps([self.question.model_dump(mode="json"), self.runs], sort_keys=True)
         return f"{self.question.name}-{hashlib.sha256(said.encode()).hexdigest()[:_DIGITS]}"
+
+    def is_current(self, store: Store) -> bool:
+        """Tell whether the answer is of the runs that are there, and the versions of now would make these.
+
+        Also where no sweep made any of it, as in a folder that holds copies.
+        """
+        if not all(store.is_current(case.recipe) for case in self.cases):
+            return False
+        answer, runs = store.standing(self.name), {name: store.standing(name) for name in self.runs}
+        if answer is None:
+            return not any(runs.values())
+        made_of = {name: standing and standing.get("made_of") for name, standing in runs.items()}
+        return answer["done"] and answer.get("made_of") == made_of
 
     def record(self, root: Path) -> Path:
         """Return where the answer lies in a folder that is a sweep's store."""
