@@ -69,7 +69,8 @@ def _result(rows: Sequence[Sequence[record.Cell]]) -> record.Result:
             record.Table(
                 caption=(
                     "Multiplications and additions of kept weights for one image, each counted as one; with signs; and "
-                    "the share that they save, of operations and of bytes moved. A half is the most: additions stay"
+                    "the share that they save, of operations (a half is the most: additions stay) and of bytes moved "
+                    "(each weight's place among them)"
                 ),
                 columns=["budget", "density", "operations", "with signs", "saved", "bytes saved"],
                 rows=rows,

@@ -25,6 +25,9 @@ from gossamer.deploy.bench_record import BenchRecord, read_bench
 from gossamer.deploy.capture import capture
 from gossamer.deploy.contestants import ENGINES, Contestant, Engine, Forward, of_file
 from gossamer.deploy.counts import Work, count
+from gossamer.deploy.csource.layout import place
+from gossamer.deploy.csource.lowering import lower
+from gossamer.deploy.csource.tables import collect
 from gossamer.deploy.csr import SparseRows
 from gossamer.deploy.device import FORGET, Energy, memory_now, memory_peak
 from gossamer.deploy.export import export
@@ -217,7 +220,7 @@ def test_two_of_one_name_are_refused():
 
 
 def test_the_work_of_an_image_is_counted():
-    """A 3x3 convolution with 3 of 18 weights on 4 x 4 places, then 2 of 64 weights of a linear layer."""
+    """A 3x3 convolution with 3 of 18 weights on 4 x 4 places, then 2 of 64 of a linear layer; a place is 2 bytes."""
     network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(32, 2))
     with torch.no_grad():
         for layer, kept in ((network[0], 3), (network[2], 2)):
@@ -229,10 +232,26 @@ def test_the_work_of_an_image_is_counted():
     # Read and written in float32: 16 and 32 numbers by the convolution, 32 and 32 flattened, 32 and 2 at the end.
     maps = 4 * (16 + 32 + 32 + 32 + 32 + 2)
     assert counts.dense == Work(multiplications=18 * 16 + 64, additions=18 * 16 + 64, bytes=maps + 4 * (18 + 64))
-    assert counts.kept == Work(multiplications=50, additions=50, bytes=maps + 4 * 5)
-    assert counts.signs == Work(multiplications=34, additions=50, bytes=maps + 1)
+    assert counts.kept == Work(multiplications=50, additions=50, bytes=maps + (4 + 2) * 5)
+    assert counts.signs == Work(multiplications=34, additions=50, bytes=maps + 2 * 5)
     assert counts.work_ratio == 352 / 50
     assert counts.signs_save == (100 - 84) / 100
+
+
+def test_the_bytes_of_weights_are_those_that_c_files_read():
+    """A sparse convolution reads places, a dense one all of its weights alone, one of several groups always places."""
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)]
+    network = nn.Sequential(*layers, nn.Flatten())
+    with torch.no_grad():
+        for layer, kept in zip(layers, (7, 90, 36), strict=True):
+            layer.weight.view(-1)[kept:] = 0
+    graph = capture(network, torch.rand(1, 1, 6, 6))
+    program = lower(graph)
+    constants = collect(program, "float32", place(program, 8))
+    assert [layer.dense for layer in constants.layers.values()] == [False, True, False]
+    counts = count(graph, maps=0)
+    assert counts.kept.bytes == (4 + 2) * 7 + 4 * 144 + (4 + 2) * 36
+    assert counts.signs.bytes == 2 * (7 + 90 + 36)
 
 
 def dead(network: nn.Module) -> nn.Module:

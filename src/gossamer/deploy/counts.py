@@ -4,16 +4,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from gossamer.deploy.csource.constants import PLACE_BITS, is_dense
 from gossamer.deploy.graph import Convolution, Graph, Linear, Node
 from gossamer.deploy.simplify import merge_neighbours, simplify
 from gossamer.runs import records
 
 FLOAT = 4
+PLACE = PLACE_BITS // 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One image's work. bytes: weights read once, and every map written once and read once, in float32."""
+    """One image's work. bytes: weights read once, as C files do, and every map written once and read once; float32."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
 
@@ -26,11 +28,13 @@ class Work:
 class Counts:
     """The work of convolutions and linear layers for one image, places in the padding included.
 
-    dense: with every weight; kept: with those that are not zero; signs: the same with one bit a weight, so that a
-    weight costs an addition, and each output one multiplication by the scale. work_ratio: dense multiplications over
-    kept ones, None where none are kept. signs_save: the share of kept operations, multiplications and additions counted
-    as one each, that signs save: at most a half, as all multiplications but one an output go and all additions stay.
-    computed: with those that are not zero and that the logits need, as C files compute them; None where not counted.
+    dense: with every weight; kept: with those that are not zero; signs: the same with one sign a weight, so that a
+    weight costs an addition, and each output one multiplication by the scale. A kept weight is read with its place, of
+    2 bytes, but in layers that C files compute densely, where all are read without; of a sign the place is all that is
+    read, as the order of places tells it. work_ratio: dense multiplications over kept ones, None where none are kept.
+    signs_save: the share of kept operations, multiplications and additions counted as one each, that signs save: at
+    most a half, as all multiplications but one an output go and all additions stay. computed: with those that are not
+    zero and that the logits need, as C files compute them; None where not counted.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -64,10 +68,10 @@ def count(graph: Graph, *, maps: int | None = None) -> Counts:
     nonzero = {node.name: int(_weight(node).count_nonzero()) for node in layers}
     maps = _map_bytes(graph) if maps is None else maps
     dense, kept = (sum(_products(node, each[node.name]) for node in layers) for each in (weights, nonzero))
-    bits = sum(nonzero.values())
     whole = Work(multiplications=dense, additions=dense, bytes=maps + FLOAT * sum(weights.values()))
-    left = Work(multiplications=kept, additions=kept, bytes=maps + FLOAT * bits)
-    signs = Work(multiplications=outputs, additions=kept, bytes=maps + math.ceil(bits / 8))
+    read = sum(_bytes_read(node, weights[node.name], nonzero[node.name]) for node in layers)
+    left = Work(multiplications=kept, additions=kept, bytes=maps + read)
+    signs = Work(multiplications=outputs, additions=kept, bytes=maps + PLACE * sum(nonzero.values()))
     operations = left.multiplications + left.additions
     saved = operations - signs.multiplications - signs.additions
     return Counts(
@@ -87,6 +91,13 @@ def _folded(graph: Graph) -> Counts:
 def _weight(node: Node) -> Any:
     operation: Any = node.operation
     return operation.weight
+
+
+def _bytes_read(node: Node, weights: int, kept: int) -> int:
+    """Return the bytes of a layer's weights as C files read them: all values, or the kept ones, each with its place."""
+    groups: int = getattr(node.operation, "groups", 1)
+    dense = is_dense(kept, weights, cells=math.prod(node.shape[1:]), groups=groups)
+    return FLOAT * weights if dense else (FLOAT + PLACE) * kept
 
 
 def _products(node: Node, weights: int) -> int:

@@ -101,7 +101,8 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
     coding, codes = found.coding, found.codes.reshape(step.weight.shape)
     kept = int(np.count_nonzero(codes))
     channels = step.weight.shape[1] * step.groups
-    dense = coding != "signs" and step.groups == 1 and kept >= _dense_from(step, block) * codes.size
+    _, rows, columns = block.maps[step.target].cells
+    dense = coding != "signs" and is_dense(kept, codes.size, cells=rows * columns, groups=step.groups)
     bits = max(len(step.reads) - 1, 0).bit_length()
     chunk = _chunk(step, block, channels, kept, bits, dense=dense)
     scale, bias = blob.add(found.scales), blob.add(step.bias)
@@ -134,9 +135,9 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
     )
 
 
-def _dense_from(step: Weighted, block: Layout) -> float:
-    _, rows, columns = block.maps[step.target].cells
-    return next(share for cells, share in DENSE_FROM if rows * columns <= cells)
+def is_dense(kept: int, weights: int, *, cells: int, groups: int) -> bool:
+    """Return whether a layer with so many kept weights and cells in its map is computed with all of its weights."""
+    return groups == 1 and kept >= next(share for most, share in DENSE_FROM if cells <= most) * weights
 
 
 def code_table() -> Floats:
