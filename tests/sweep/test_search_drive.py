@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -148,6 +149,42 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(undisturbed: Path, t
     assert run_search(search, tmp_path, Here(stops=0), tell=quiet).trials == ended.trials
     more = run_search(search.model_copy(update={"trials": 4}), tmp_path, engine, tell=quiet)
     assert len({str(trial.parameters) for trial in more.trials}) == 4
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        ("gossamer.recipe.semantics.SEMANTICS", {"gossamer.losses": 2}),
+        ("gossamer.sweep.plan.images_key", lambda _parts: "of images that moved"),
+    ],
+)
+def test_a_search_is_not_gone_on_with_beside_trials_that_would_be_others(
+    place: str, other: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(undisturbed, tmp_path / "store")
+    search, engine = load_search({**SEARCH, "trials": 4}), Here(stops=0)
+    monkeypatch.setattr(place, other)
+    with pytest.raises(RunError, match=r"by which 3 of 3 would be other runs, trial 0 first; .*another name"):
+        run_search(search, tmp_path / "store", engine, tell=quiet)
+    # It is read, as it ended.
+    found = trials(tmp_path / "store")
+    assert len(found) == 3
+    assert run_search(load_search(SEARCH), tmp_path / "store", engine, tell=quiet).trials == found
+
+
+def test_a_trial_that_had_not_ended_goes_on_as_another_version_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    search, engine = load_search({**SEARCH, "trials": 1}), Here(stops=0)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(search, tmp_path, engine, tell=quiet)
+    (before,) = trials(tmp_path)
+    engine.stops = None
+    monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {"gossamer.losses": 2})
+    (trial,) = run_search(search, tmp_path, engine, tell=quiet).trials
+    assert (before.state, trial.state) == ("running", "done")
+    assert before.made_of != trial.made_of
+    assert trial.made_of == tuple(Store(str(tmp_path)).standing(str(trial.run))["made_of"])  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_trials_of_another_search_are_not_mixed(undisturbed: Path):

@@ -14,7 +14,7 @@ from gossamer.runs import RunFolder, atomic, lock, metrics
 from gossamer.sweep.drive import ATTEMPTS, Told, Work, tasks_of
 from gossamer.sweep.engine import Engine
 from gossamer.sweep.followed import untold
-from gossamer.sweep.plan import Readings, plan
+from gossamer.sweep.plan import Plan, Readings, plan
 from gossamer.sweep.search.measures import check_timing, needs_timing, time_run, values_of
 from gossamer.sweep.search.pruning import Curve, verdict
 from gossamer.sweep.search.spec import COSTS, Parameters, Search, base_recipe, check_search, recipe_of, told
@@ -59,7 +59,7 @@ def run_search(
 
     Trials that ran when an earlier process ended go on first, with their own parameters. On an interrupt the tasks are
     asked to end, and the interrupt goes on. Raises ConfigError before anything begins, RunError where another process
-    holds the search or the store is damaged.
+    holds the search, its trials would now be made of other data or by another version, or the store is damaged.
     """
     check_search(search)
     check_timing(search)
@@ -111,11 +111,13 @@ class _Searching:
         return self.failures >= FAILURES
 
     def run(self) -> None:
-        for number, parameters in self.trials.recover().items():
-            self._begin(number, parameters, "goes on")
-        before = self.trials.begun()
-        self.finished = {trial.run: None for trial in before if trial.state == "done" and trial.run}
+        running, before = self.trials.recover(), self.trials.begun()
         left = self.search.trials - len(before)
+        if running or left > 0:
+            self._check_alike(before)
+        for number, parameters in running.items():
+            self._begin(number, parameters, "goes on")
+        self.finished = {trial.run: None for trial in before if trial.state == "done" and trial.run}
         while True:
             while left > 0 and len(self.live) < self.work.engine.slots and not self.stopped:
                 left -= 1
@@ -143,21 +145,44 @@ class _Searching:
     def _begin(self, number: int, parameters: Parameters, how: str) -> None:
         self.tell(f"trial {number} {how}: {told(parameters, tuple(self.search.space))}")
         try:
-            recipe = recipe_of(self.search, parameters)
-            graph = plan([Case(labels=parameters, recipe=recipe)], self.data_dir, self.read)
+            graph = self._planned(parameters)
         except ConfigError as error:
             self._fail(number, str(error), counts=False)
             return
         (node,) = graph.runs
         given = tasks_of(graph, str(self.root), self.data_dir)
         self.work.add(given)
-        self.trials.name_run(number, node.name)
+        self.trials.name_run(number, node.name, node.made_of)
         self.live[number] = _Live(
-            recipe=recipe,
+            recipe=node.recipe,
             run=RunFolder(self.root / "runs" / node.name),
             phases=node.phases,
             tasks=[task.id for task, _ in given],
         )
+
+    def _planned(self, parameters: Parameters) -> Plan:
+        case = Case(labels=parameters, recipe=recipe_of(self.search, parameters))
+        return plan([case], self.data_dir, self.read)
+
+    def _check_alike(self, trials: Sequence[Trial]) -> None:
+        """Refuse to go on beside trials that would now be made of other data, or by another version."""
+        ended = [trial for trial in trials if trial.state in ("done", "pruned") and trial.made_of is not None]
+        others = [trial.number for trial in ended if self._made_of(trial.parameters) != trial.made_of]
+        if others:
+            raise RunError(
+                f"search {self.search.name}",
+                expected="the data and the versions of the arithmetic that its trials began with",
+                got=f"others, by which {len(others)} of {len(ended)} would be other runs, trial {others[0]} first",
+                remedy="put the data back, or give the search another name: what it trained and is the same is shared",
+            )
+
+    def _made_of(self, parameters: Parameters) -> tuple[str, ...] | None:
+        """Return what the run of a trial would be made of now, None where it can no longer be."""
+        try:
+            (node,) = self._planned(parameters).runs
+        except ConfigError:
+            return None
+        return node.made_of
 
     def _finish(self, number: int) -> None:
         trial = self.live[number]

@@ -28,14 +28,14 @@ SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "nsga-ii": "NSGAIISa
 # What changes neither what is searched nor how it is measured.
 _ASIDE = {"name", "claim", "machine"}
 _SAID = "gossamer search"
-_RUN, _WHY = "run", "why"
+_RUN, _MADE_OF, _WHY = "run", "made_of", "why"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A trial. values: its objectives, where it is done; front: whether no other is better; run: its run folder's name.
 
-    why: what a pruned or a failed one ended by.
+    why: what a pruned or a failed one ended by; made_of: what its run is made of, data and versions included.
     """
 
     number: int
@@ -45,6 +45,7 @@ class Trial:
     front: bool
     run: str | None
     why: str | None
+    made_of: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,10 @@ class Trials:
         trials = self.study.get_trials(deepcopy=False)
         return [self._trial(trial, front=trial.number in best) for trial in trials if self._whole(trial)]
 
-    def name_run(self, number: int, run: str) -> None:
-        """Note which run folder is a trial's."""
+    def name_run(self, number: int, run: str, made_of: Sequence[str]) -> None:
+        """Note which run folder is a trial's, and what it is made of."""
         self._note(number, _RUN, run)
+        self._note(number, _MADE_OF, list(made_of))
 
     def finish(self, number: int, values: list[float]) -> None:
         """Note what a trial reached."""
@@ -99,7 +101,7 @@ class Trials:
         self._note(number, _WHY, why)
         self.study.tell(number, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
 
-    def _note(self, number: int, name: str, value: str) -> None:
+    def _note(self, number: int, name: str, value: str | list[str]) -> None:
         study = self.storage.get_study_id_from_name(self.study.study_name)
         identity = self.storage.get_trial_id_from_study_id_trial_number(study, number)
         self.storage.set_trial_user_attr(identity, name, value)
@@ -110,7 +112,7 @@ class Trials:
     @staticmethod
     def _trial(trial: "FrozenTrial", *, front: bool) -> Trial:
         states: dict[str, State] = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
-        done = trial.state.name == "COMPLETE"
+        done, made_of = trial.state.name == "COMPLETE", trial.user_attrs.get(_MADE_OF)
         return Trial(
             number=trial.number,
             state=states.get(trial.state.name, "running"),
@@ -119,6 +121,7 @@ class Trials:
             front=front,
             run=trial.user_attrs.get(_RUN),
             why=trial.user_attrs.get(_WHY),
+            made_of=None if made_of is None else tuple(made_of),
         )
 
 
