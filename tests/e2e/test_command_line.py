@@ -1,16 +1,20 @@
 """The commands as a user types them: train, stop, go on, evaluate, report; and what a mistake looks like."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+
+from gossamer.cli.main import main
 
 SMALL = ["--set", "training.epochs=1", "--set", "attack.steps=2", "--set", "evaluation=[{attack: fgsm, n: 60}]"]
 
@@ -154,3 +158,24 @@ def test_help_and_lists(tmp_path: Path) -> None:
     listed = gossamer("list", cwd=tmp_path).stdout
     for name in ("bcs", "trades", "pgd-50-10", "wideresnet28", "tiny-imagenet", "bcs/digits-90"):
         assert name in listed
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("sweep", "the same command goes on from what was last saved"),
+        ("verify", "the same command goes on from what was last saved, which without a run's folder"),
+        ("bench", "the same command begins anew"),
+    ],
+)
+def test_a_stopped_command_says_what_it_goes_on_from(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace(**{name: stopped}))
+    with pytest.raises(SystemExit) as ended:
+        main([name])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith(f"stopped; {told}")

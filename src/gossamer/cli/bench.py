@@ -63,7 +63,10 @@ def bench(
     device: options.Device = "cpu",
     json: options.Json = None,
 ) -> None:
-    """Time artifacts and engines in turns: one batch in memory, and 100 images read inside the timed section."""
+    """Time artifacts and engines in turns: one batch in memory, and 100 images read inside the timed section.
+
+    Nothing is kept before the end: killed, the same command begins anew.
+    """
     if merge and program is not None:
         raise ConfigError("--program", expected="either it or --merge", got="both", remedy="leave one out")
     if merge:

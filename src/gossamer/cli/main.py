@@ -8,28 +8,37 @@ from typing import Any, NamedTuple, NoReturn
 
 from gossamer.errors import ConfigError, GossamerError
 
+GOES_ON = "the same command goes on from what was last saved"
+BESIDE = f"{GOES_ON}, which without a run's folder, --json or --partial is nothing"
+ANEW = "the same command begins anew"
+
 
 class Command(NamedTuple):
-    """Where a command's function is, and one line on it."""
+    """Where a command's function is, one line on it, and what becomes of it after a Ctrl-C."""
 
     module: str
     function: str
     summary: str
+    stopped: str = ANEW
 
 
 COMMANDS = {
     "list": Command("gossamer.cli.listing", "list_things", "what there is: methods, attacks, models, data, recipes"),
-    "train": Command("gossamer.cli.train", "train", "train a recipe, evaluate it, or go on where it stopped"),
-    "evaluate": Command("gossamer.cli.evaluate", "evaluate", "attack a run, or a model of your own"),
-    "audit": Command("gossamer.cli.audit", "audit", "say whether a robust accuracy can be trusted, and why"),
-    "protocol": Command("gossamer.cli.protocol", "protocol", "measure runs by a protocol of the field"),
+    "train": Command("gossamer.cli.train", "train", "train a recipe, evaluate it, or go on where it stopped", GOES_ON),
+    "evaluate": Command("gossamer.cli.evaluate", "evaluate", "attack a run, or a model of your own", BESIDE),
+    "audit": Command("gossamer.cli.audit", "audit", "say whether a robust accuracy can be trusted, and why", BESIDE),
+    "protocol": Command("gossamer.cli.protocol", "protocol", "measure runs by a protocol of the field", GOES_ON),
     "explain": Command("gossamer.cli.explain", "explain", "show where networks look: input gradients and Grad-CAM"),
     "export": Command("gossamer.cli.export", "export", "write a run as a file for devices: sparse, C, ONNX, torch"),
-    "verify": Command("gossamer.cli.verify", "verify", "compare and attack an artifact as it ships"),
+    "verify": Command("gossamer.cli.verify", "verify", "compare and attack an artifact as it ships", BESIDE),
     "bench": Command("gossamer.cli.bench", "bench", "time artifacts beside dense engines"),
-    "sweep": Command("gossamer.cli.sweep", "sweep", "train a grid of recipes, what they share once"),
-    "search": Command("gossamer.cli.search", "search", "look for recipes that are best at several things at once"),
-    "reproduce": Command("gossamer.cli.reproduce", "reproduce", "rebuild published tables with our numbers beside"),
+    "sweep": Command("gossamer.cli.sweep", "sweep", "train a grid of recipes, what they share once", GOES_ON),
+    "search": Command(
+        "gossamer.cli.search", "search", "look for recipes that are best at several things at once", GOES_ON
+    ),
+    "reproduce": Command(
+        "gossamer.cli.reproduce", "reproduce", "rebuild published tables with our numbers beside", GOES_ON
+    ),
     "runs": Command("gossamer.cli.runs", "runs", "what is here, in what state, and what it reached"),
     "compare": Command("gossamer.cli.compare", "compare", "what differs between runs, in recipe and result"),
     "publish": Command("gossamer.cli.publish", "publish", "write a run as a folder that others can load, or send it"),
@@ -55,8 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except GossamerError as error:
         print(_told(error), file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
-    except KeyboardInterrupt:
-        _stop()
 
 
 def _run(name: str, words: list[str]) -> None:
@@ -65,14 +72,18 @@ def _run(name: str, words: list[str]) -> None:
             "command", expected=f"one of {', '.join(COMMANDS)}", got=repr(name), remedy="see `gossamer --help`"
         )
     command = COMMANDS[name]
-    import typer  # noqa: PLC0415
+    try:
+        import typer  # noqa: PLC0415
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name)(_stoppable(getattr(importlib.import_module(command.module), command.function)))
-    app(args=words, prog_name=f"gossamer {name}")
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        function = getattr(importlib.import_module(command.module), command.function)
+        app.command(name)(_stoppable(function, command))
+        app(args=words, prog_name=f"gossamer {name}")
+    except KeyboardInterrupt:
+        _stop(command)
 
 
-def _stoppable(function: Callable[..., None]) -> Callable[..., None]:
+def _stoppable(function: Callable[..., None], command: Command) -> Callable[..., None]:
     """Return a command that a Ctrl-C ends with a message: the parser of options would end it without one."""
 
     @functools.wraps(function)
@@ -80,13 +91,13 @@ def _stoppable(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
-            _stop()
+            _stop(command)
 
     return call
 
 
-def _stop() -> NoReturn:
-    print("stopped; the same command goes on from what was last saved", file=sys.stderr)
+def _stop(command: Command) -> NoReturn:
+    print(f"stopped; {command.stopped}", file=sys.stderr)
     raise SystemExit(130) from None
 
 
