@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,12 @@ def test_a_script_says_what_it_measures_without_the_peers(script):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {script}.py")
+
+
+def test_the_page_says_which_scripts_make_bench_runs():
+    recipe = (BENCHMARKS.parent / "Makefile").read_text().partition("\nbench: ")[2]
+    told = (BENCHMARKS / "README.md").read_text().partition("`make bench` runs ")[2].partition(";")[0]
+    assert re.findall(r"`(\w+\.py)`", told) == re.findall(r"benchmarks/(\w+\.py)", recipe)
 
 
 def test_ratios_are_formed_within_a_round_to_the_faster_peer_of_the_mode():
