@@ -63,8 +63,8 @@ def verify(
     """Compare an artifact with its run, attack it as it ships, and exit with 1 where it falls short.
 
     Adversarial examples are made on the float twin and confirmed on the artifact, which Square also attacks itself.
-    Killed, the same command goes on where it stopped: partial results lie in the run's folder, or beside --json; without
-    either it begins anew.
+    Killed, the same command goes on where it stopped: partial results lie in the run's folder, or beside --json.
+    Without either it begins anew.
     """
     if run is None and twin is None:
         _check_nothing_sought(attack, option)
