@@ -328,6 +328,7 @@ _BESIDE = tuple(
             recipe="atmc/digits-90",
             settings=("method.scope=layer",),
             page="atmc",
+            why="cut by size within each layer: level with lwm, which is cut so too",
             most_seeds=3,
         ),
         Row(
