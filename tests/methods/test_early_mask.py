@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,11 @@ def test_grasp_is_how_half_the_squared_gradient_follows_each_connection(model: n
     # d/dc of |dL/dw (c * w)|^2 / 2 at c = 1, where L is seen as a function of the product.
     weights = {name: (value * scale[name]) for name, value in model.named_parameters()}
     model.train()
+    halves = replace(scene, phase=replace(scene.phase, batch_size=scene.phase.batch_size // 2))
+    batches = [batch for batch, _ in halves.crafted(model, "early scores", limit=4)]
+    assert len(batches) == 4
     loss = torch.stack(
-        [
-            cross_entropy(torch.func.functional_call(model, weights, (batch.x,)), batch.y)
-            for batch, _ in scene.crafted(model, "early scores", limit=2)
-        ]
+        [cross_entropy(torch.func.functional_call(model, weights, (batch.x,)), batch.y) for batch in batches]
     ).mean()
     gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
     half = 0.5 * torch.stack([gradient.square().sum() for gradient in gradients]).sum()

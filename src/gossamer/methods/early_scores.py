@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -33,10 +34,12 @@ def grasp(model: nn.Module, scene: Scene, density: float, batches: int) -> Score
     """Return w * Hg: what a weight adds to the fall of the loss in the next step (Wang et al., ICLR 2020).
 
     The authors' score is -w * Hg with the highest removed; the sign here is turned, so that the best are highest. Hg is
-    the gradient of g . stop(g), g taken over all the batches first.
+    the gradient of g . stop(g), g taken over all the batches first. Batches come in halves, as in the authors' code:
+    a second derivative of the whole would hold twice what a training step does.
     """
     del density
     layers = targets(model)
+    scene, batches = _in_halves(scene, batches)
     gradients = _mean_gradients(model, layers, scene, batches)
     products = [torch.zeros_like(gradient) for gradient in gradients]
     for loss in _losses(model, scene, batches):
@@ -93,6 +96,14 @@ def enough_batches(scene: Scene) -> int:
     """Return how many batches hold ten images a class, as published for GraSP, within one epoch."""
     wanted = math.ceil(10 * scene.data.num_classes / scene.phase.batch_size)
     return max(1, min(wanted, scene.horizon.steps_per_epoch or wanted))
+
+
+def _in_halves(scene: Scene, batches: int) -> tuple[Scene, int]:
+    size = scene.phase.batch_size
+    # Batch norm needs more than one image.
+    if size < 4:
+        return scene, batches
+    return replace(scene, phase=replace(scene.phase, batch_size=size // 2)), 2 * batches
 
 
 def _parameters(layers: tuple[Target, ...]) -> list[nn.Parameter]:

@@ -19,8 +19,8 @@ SEMANTICS: Mapping[str, int] = {
     "gossamer.methods.channels": 2,
     # Rates that were learned near the ends of their range stay there when they are scaled to the budget.
     "gossamer.methods.harp": 2,
-    # Batches of early scores no longer move the statistics that the next one is attacked with.
-    "gossamer.methods.early_mask": 2,
+    # GraSP scores half batches, as released; before, batches moved the statistics that the next was attacked with.
+    "gossamer.methods.early_mask": 3,
     # The zeros of the proximal form are zeros of an average too.
     "gossamer.sparsity.thresholding.SoftThreshold": 2,
     # The worst of several threats is chosen by the labels that its attacks go by.
