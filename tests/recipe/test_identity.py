@@ -147,6 +147,7 @@ WITH = {
         "threat": "linf:0.1",
     },
     "gossamer.objectives.penalties.Parseval": {"training": {"epochs": 4, "penalties": [{"name": "parseval"}]}},
+    "gossamer.objectives.trades": {"objective": {"name": "trades"}, "threat": "linf:0.1"},
     "gossamer.sparsity.budgets.Funnel": {"method": {"name": "random", "density": 0.5, "budget": "funnel"}},
     "gossamer.sparsity.thresholding.SoftThreshold": {"method": {"name": "lasso", "proximal": True}},
 }
