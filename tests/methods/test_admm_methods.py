@@ -138,6 +138,27 @@ def test_one_shot_admm_tightens_the_attack_as_published() -> None:
     assert sparsifier.masks().kept == 5_865
 
 
+@pytest.mark.parametrize(("options", "steps"), [({}, 1), ({"steps": [3]}, 3)])
+def test_an_attack_of_one_step_stays_such_unless_more_are_asked_for(options: dict[str, Any], steps: int) -> None:
+    attack = PGD(threat=ThreatModel("linf", 0.15), steps=1)
+    (phase,) = OneShotADMM(density=0.1, **options).phases(small.phase(attack=attack), "digits-cnn")
+    tightened = tighten(attack, attached(phase))
+    assert isinstance(tightened, PGD)
+    assert (tightened.steps, tightened.threat.eps) == (steps, pytest.approx(0.05))
+
+
+def test_a_budget_that_names_layers_is_approached_from_dense() -> None:
+    name, size = next((layer.name, layer.size) for layer in targets(small.network()))
+    budget = {"name": "explicit", "densities": {name: 0.5}}
+    (phase,) = phases("one-shot-admm", epochs=4, scope="layer", budget=budget)
+    model = small.network()
+    sparsifier = attached(phase, model)
+    assert sparsifier.masks().kept_per_layer[name] == size
+    sparsifier.after_epoch(0, {"adversarial_loss": 1.0})
+    assert size // 2 <= sparsifier.masks().kept_per_layer[name] < size
+    assert sparsifier.finalize(model).masks.kept_per_layer[name] == size // 2
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("irregular", {}), ("funnel", {}), ("redundant", {"phi": 0.5}), ("quantised", {"bits": 2})]
 )

@@ -15,6 +15,7 @@ from gossamer.methods.protocol import Method
 from gossamer.methods.rewinding import Rewinding
 from gossamer.objectives.adversarial import Adversarial
 from gossamer.objectives.natural import Natural
+from gossamer.objectives.stored import Stored
 from gossamer.runs import atomic
 from gossamer.sparsity import targets
 from gossamer.threat import ThreatModel
@@ -199,6 +200,12 @@ def test_ten_images_a_class_are_scored(tmp_path: Path) -> None:
     assert enough_batches(natural_scene(tmp_path)) == 3
     bigger = small.scene(small.phase(batch_size=20), small.job(tmp_path / "more", n=600))
     assert enough_batches(bigger) == 5
+
+
+def test_perturbations_that_nothing_moves_before_training_are_refused() -> None:
+    base = small.phase(epochs=2, objective=Stored(threat=ThreatModel("linf", 0.1), update="backward"), attack=None)
+    with pytest.raises(ConfigError, match=r"objective\.update: expected attack"):
+        EarlyMask(density=0.1).phases(base, "digits-cnn")
 
 
 @pytest.mark.parametrize(

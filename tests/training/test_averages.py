@@ -1,14 +1,18 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import phases_on_digits as small
 from gossamer.errors import ConfigError
+from gossamer.methods.registry import build as method
 from gossamer.models.registry import build
 from gossamer.seeding import Draws
 from gossamer.sparsity import ConnectivitySampling, HardMask, NoSparsifier, targets
 from gossamer.training.averages import Average, AverageSpec, effective_parameters, estimate_batch_norm
+from gossamer.training.loop import begin, finalised
 
 
 def no_batches() -> Iterator[Tensor]:
@@ -144,3 +148,20 @@ def test_stochastic_weight_averaging_estimates_batch_norm_anew_and_an_exponentia
 def test_an_impossible_decay_is_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match=r"training\.average\.decay"):
         AverageSpec(decay=decay)
+
+
+def test_statistics_of_a_noisy_average_are_drawn_by_the_step_alone(tmp_path: Path) -> None:
+    base = small.phase(average=AverageSpec(kind="swa"))
+    noisy = method("pni").phases(base, "digits-cnn")[-1]
+    job = small.job(tmp_path / "run")
+    training = begin(noisy, small.network(), small.scene(noisy, job))
+    assert training.average is not None
+    training.average.after_epoch(0, training.model)
+    found: list[dict[str, Tensor]] = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(finalised(training, job).module.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    training.step += 1
+    later = finalised(training, job).module.state_dict()
+    assert any(not torch.equal(found[0][name], later[name]) for name in later)

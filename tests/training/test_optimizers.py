@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from gossamer.errors import ConfigError
-from gossamer.training.optimizers import DecayFirstSGD, OptimizerSpec
+from gossamer.training.optimizers import DecayFirstSGD, Kind, OptimizerSpec
 
 
 def minimise(spec: OptimizerSpec, steps: int = 12) -> list[torch.Tensor]:
@@ -78,6 +78,12 @@ def test_the_published_decay_moves_with_the_schedule() -> None:
         assert spec.set_rates(optimizer, 0.1) == pytest.approx(0.03)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03)
         assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(decay)
+
+
+@pytest.mark.parametrize(("kind", "decay"), [("decay-first-sgd", 0.0005), ("sgdw", 0.005), ("sgd", 0.005)])
+def test_a_share_of_the_rate_has_that_share_of_the_decay_that_moves_with_it(kind: Kind, decay: float) -> None:
+    scaled = OptimizerSpec(kind=kind, lr=0.3, weight_decay=0.005).scaled(0.1)
+    assert (scaled.lr, scaled.weight_decay) == (pytest.approx(0.03), pytest.approx(decay))
 
 
 def test_frozen_parameters_are_left_out() -> None:
