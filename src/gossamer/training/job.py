@@ -108,17 +108,20 @@ class Job:
         """Write where the run stands; training: None before the phase has begun."""
         if not self.place.ranks.first:
             return
+        epoch, step, seconds = 0, 0, 0.0
+        if training is not None:
+            epoch, step, seconds = min(training.epoch + 1, phase.epochs), training.step, training.seconds
         status.write(
             self.run,
             status.Status(
                 state=state,
                 phase=phase.name,
-                epoch=0 if training is None else min(training.epoch + 1, phase.epochs),
-                step=self.offset + (0 if training is None else training.step),
+                epoch=epoch,
+                step=self.offset + step,
                 message=message,
                 started=self.started,
                 updated=now(),
-                seconds_trained=self.seconds_before + (0.0 if training is None else training.seconds),
+                seconds_trained=self.seconds_before + seconds,
             ),
         )
 
