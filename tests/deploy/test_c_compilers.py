@@ -111,6 +111,14 @@ def test_no_warning_at_any_width(width: str, values: Values, cc: str, tmp_path: 
 
 
 @by_each_compiler
+def test_no_warning_where_nothing_is_weighted(cc: str, tmp_path: Path) -> None:
+    graph = chain((1, 4, 4), Pool(kind="mean", window=(2, 2), stride=(2, 2)), Flatten())
+    for blob in (False, True):
+        written = write_shared(graph, tmp_path / str(blob), "toy", blob=blob)
+        compiled([cc], [written.source], tmp_path / "toy.o", [*STRICT, *WARNED[cc]])
+
+
+@by_each_compiler
 @pytest.mark.parametrize("values", ["float32", *OTHERS])
 @pytest.mark.parametrize("width", [*WIDTHS, *DISGUISES])
 def test_every_width_computes_the_same(width: str, values: Values, cc: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ static const unsigned char *given;
 
 static const unsigned char *constants(void) { return given; }
 
-static int ready(void) { return given != NULL; }
+static int ready(void) { return constants() != NULL; }
 
 static uint32_t checksum(const unsigned char *p, size_t count) {
     uint32_t table[16], sum = 0xffffffffu;

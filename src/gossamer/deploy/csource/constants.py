@@ -30,7 +30,7 @@ GROUP = 4
 # The stated cost model, in floats and shares; the caches are those of a small core.
 TILE = 96
 DENSE_TILE = 24
-FIRST_CACHE = 7_000
+FIRST_CACHE = 14_000
 SECOND_CACHE = 64_000
 WEIGHTS_WORTH_A_CHUNK = 12
 # From which share of kept weights on a layer is computed densely, by the most cells of its map: the fewer cells a
@@ -75,7 +75,7 @@ class Blob:
 class Layer:
     """What C knows of the constants of a weighted step, but for its maps. chunk: input channels read at a time.
 
-    values to bias: where they begin among the constants; values is -1 for signs.
+    values to bias: where they begin among the constants; values is -1 for signs, scale 0 where there is none.
     """
 
     coding: Coding
@@ -105,7 +105,7 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
     dense = coding != "signs" and is_dense(kept, codes.size, cells=rows * columns, groups=step.groups)
     bits = max(len(step.reads) - 1, 0).bit_length()
     chunk = _chunk(step, block, channels, kept, bits, dense=dense)
-    scale, bias = blob.add(found.scales), blob.add(step.bias)
+    scale, bias = 0 if coding == "floats" else blob.add(found.scales), blob.add(step.bias)
     if dense:
         at = blob.add(_panels(codes, chunk))
         return Layer(

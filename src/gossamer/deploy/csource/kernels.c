@@ -12,7 +12,7 @@
 #include <omp.h>
 #endif
 
-/* Floats of a vector; vectors of sums that the registers hold, and those of each of four channels of a dense layer. */
+/* Floats of a vector; vectors of sums of one channel that are held at a time, and of each of four of a dense layer. */
 #if defined(@UPPER@_SCALAR) || !defined(__GNUC__) || \
     !(defined(__SSE__) || defined(__aarch64__) || defined(__ARM_NEON))
 enum { LANES = 1 };
@@ -21,6 +21,7 @@ enum { LANES = 1 };
 #elif defined(__AVX512F__)
 enum { LANES = 16 };
 #define MOST 12
+#define MOST_DENSE 6
 #elif defined(__AVX__)
 enum { LANES = 8 };
 #define MOST 12
@@ -31,7 +32,9 @@ enum { LANES = 4 };
 enum { LANES = 4 };
 #define MOST 12
 #endif
+#ifndef MOST_DENSE
 #define MOST_DENSE (MOST / 4)
+#endif
 enum { LINE = 16, UNIT = @UNIT@, GROUP = 4 };
 
 #ifdef SCALAR
@@ -39,6 +42,7 @@ typedef float vec;
 #define LOAD(p) (*(p))
 #define STORE(p, v) (*(p) = (v))
 #define SPLAT(x) (x)
+#define FETCH(p, ahead) (void)0
 #define AT_LEAST(v, bound) ((v) < (bound) ? (bound) : (v))
 #define AT_MOST(v, bound) ((v) > (bound) ? (bound) : (v))
 typedef float number;
@@ -51,12 +55,18 @@ typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 #define LOAD(p) ((vec) * (const loose *)(p))
 #define STORE(p, v) (*(loose *)(p) = (v))
 #define SPLAT(x) ((x) - (vec){0})
+#define FETCH(p, ahead) __builtin_prefetch((const void *)((uintptr_t)(p) + (ahead)))
 #define CHOOSE(test, a, b) ((vec)(((test) & (bits_of_vec)(a)) | (~(test) & (bits_of_vec)(b))))
 #define AT_LEAST(v, bound) CHOOSE((v) < SPLAT(bound), SPLAT(bound), v)
 #define AT_MOST(v, bound) CHOOSE((v) > SPLAT(bound), SPLAT(bound), v)
 typedef float number __attribute__((may_alias));
 typedef uint16_t place __attribute__((may_alias));
 typedef int32_t whole __attribute__((may_alias));
+#endif
+
+#if defined(USE_SPARSE_FLOATS) || defined(USE_SPARSE_CODES) || defined(USE_SPARSE_SIGNS) || \
+    defined(USE_DENSE_FLOATS) || defined(USE_DENSE_CODES)
+#define USE_WEIGHTS
 #endif
 
 /* Whoever asks where the time goes defines it: 0, the images are taken; then each step; last, the logits are given. */
@@ -241,7 +251,9 @@ struct job_t {
         }                                                                                                             \
     }
 
-/* Dense: the weights of four output channels for one place stand side by side. They are computed together. */
+/* Dense: the weights of four output channels for one place stand side by side. They are computed together. Weights are
+   asked for so many bytes before: where there is one image they come from memory, each for a few sums. */
+enum { AHEAD = 4096 };
 #define HOLD(n) const vec x##n = LOAD(x + n * LANES);
 #define BEGIN_FOUR(n) vec p##n = SPLAT(0.0f), q##n = p##n, r##n = p##n, s##n = p##n;
 #define TIMES_P(n) p##n += v * x##n;
@@ -259,7 +271,7 @@ struct job_t {
         EACH_##NV(JOINS)                                                                                              \
         FINISH(NV)                                                                                                    \
     }
-#define DENSE(NAME, NV, VALUE)                                                                                      \
+#define DENSE(NAME, NV, VALUE, BYTES)                                                                                   \
     static void NAME##_##NV(const job_t *job) {                                                                       \
         LOCALS(NV)                                                                                                    \
         const long window = sum->window, groups = (sum->outputs + GROUP - 1) / GROUP;                                 \
@@ -269,6 +281,7 @@ struct job_t {
             for (long c = 0; c < job->inputs; c++)                                                                    \
                 for (long t = 0; t < window; t++, k += GROUP) {                                                       \
                     const float *x = in + c * plane + reads[t];                                                       \
+                    FETCH(job->values + BYTES * k, AHEAD);                                                            \
                     EACH_##NV(HOLD)                                                                                   \
                     { const float v = VALUE(k); EACH_##NV(TIMES_P) }                                                  \
                     { const float v = VALUE(k + 1); EACH_##NV(TIMES_Q) }                                              \
@@ -287,14 +300,12 @@ struct job_t {
 #define SPARSE_CODES_2(NV) SPARSE(sparse_codes, NV, 1, WEIGHTS_2(NV, CODES))
 #define SPARSE_SIGNS_1(NV) SPARSE(sparse_signs, NV, 2, SIGNS_1(NV))
 #define SPARSE_SIGNS_2(NV) SPARSE(sparse_signs, NV, 2, SIGNS_2(NV))
-#define DENSE_FLOATS(NV) DENSE(dense_floats, NV, FLOATS)
-#define DENSE_CODES(NV) DENSE(dense_codes, NV, CODES)
+#define DENSE_FLOATS(NV) DENSE(dense_floats, NV, FLOATS, 4)
+#define DENSE_CODES(NV) DENSE(dense_codes, NV, CODES, 1)
 
 #if MOST == 12
 #define SIZES(F) 0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12
 #define MAKE(ONE, TWO) TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11) ONE(12)
-#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3
-#define MAKE_DENSE(F) F(1) F(2) F(3)
 #elif MOST == 16
 #define SIZES(F)                                                                                                      \
     0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15,  \
@@ -302,8 +313,6 @@ struct job_t {
 #define MAKE(ONE, TWO)                                                                                                \
     TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) ONE(9) ONE(10) ONE(11) ONE(12) ONE(13) ONE(14) ONE(15)     \
     ONE(16)
-#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3, F##_4
-#define MAKE_DENSE(F) F(1) F(2) F(3) F(4)
 #else
 #define SIZES(F)                                                                                                      \
     0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15,  \
@@ -311,6 +320,14 @@ struct job_t {
 #define MAKE(ONE, TWO)                                                                                                \
     TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) TWO(9) TWO(10) TWO(11) TWO(12) ONE(13) ONE(14) ONE(15)     \
     ONE(16) ONE(17) ONE(18) ONE(19) ONE(20) ONE(21) ONE(22) ONE(23) ONE(24)
+#endif
+#if MOST_DENSE == 3
+#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3
+#define MAKE_DENSE(F) F(1) F(2) F(3)
+#elif MOST_DENSE == 4
+#define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3, F##_4
+#define MAKE_DENSE(F) F(1) F(2) F(3) F(4)
+#else
 #define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6
 #define MAKE_DENSE(F) F(1) F(2) F(3) F(4) F(5) F(6)
 #endif
@@ -341,16 +358,20 @@ static void zeros(float *p, long count) {
     if (count > 0) memset(p, 0, (size_t)count * sizeof *p);
 }
 
+#if defined(USE_WEIGHTS) || defined(USE_SCALED)
 static const number *numbers(long at) { return (const number *)(const void *)(constants() + at); }
+#endif
 
 /* Sets the margins of a plane to zero, where it has any. */
 static void frame(float *m, const map_t *map, long channel, long unit) {
     float *p = m + map->at + channel * map->plane;
-    const long filled = map->width * unit;
+    const long filled = map->width * unit, run = (map->height - 1) * map->row + filled;
     if (map->before + map->behind == 0) return;
     zeros(p - map->before, map->before);
-    for (long y = 1; y < map->height; y++) zeros(p + (y - 1) * map->row + filled, map->row - filled);
-    zeros(p + (map->height - 1) * map->row + filled, map->behind);
+    /* Down the rows, as gaps are short: a float or two, or as many as there are images side by side. */
+    for (long gap = filled; gap < map->row; gap++)
+        for (long y = 0; y < map->height - 1; y++) p[y * map->row + gap] = 0;
+    zeros(p + run, map->behind);
 }
 
 /* Waits for the other threads of this network. */
@@ -364,8 +385,7 @@ static void meet(long parts) {
 /* Where the share of a thread begins, of `count` pieces. */
 static long share(long count, long part, long parts) { return count / parts * part + count % parts * part / parts; }
 
-#if defined(USE_SPARSE_FLOATS) || defined(USE_SPARSE_CODES) || defined(USE_SPARSE_SIGNS) || \
-    defined(USE_DENSE_FLOATS) || defined(USE_DENSE_CODES)
+#ifdef USE_WEIGHTS
 /* How long the first `count` output channels take: by their weights, and one each for what comes with every channel. */
 static long weights_of(const sum_t *sum, const whole *starts, long each, long chunks, long count) {
     const long length = each * sum->outputs + 1;
@@ -391,7 +411,8 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     const unsigned char *all = constants();
     const long chunks = (sum->channels + sum->chunk - 1) / sum->chunk, each = sum->values < 0 ? 2 : 1;
     const whole *starts = (const whole *)(const void *)(all + sum->starts);
-    const long vectors = (sum->run + LANES - 1) / LANES, tiles = (vectors + sum->most - 1) / sum->most;
+    const long vectors = (sum->run + LANES - 1) / LANES, room = sum->out.plane - sum->out.before;
+    const long tiles = (vectors + sum->most - 1) / sum->most;
     job_t job;
     memset(&job, 0, sizeof job);
     job.sum = sum;
@@ -412,8 +433,8 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     for (long tile = 0; tile < tiles; tile++) {
         /* In 64 bits: a long may have 32, too few for the products. */
         const long from = (long)((int64_t)vectors * tile / tiles), to = (long)((int64_t)vectors * (tile + 1) / tiles);
-        const long at = from * LANES;
-        job.count = (to - from) * LANES < sum->run - at ? (to - from) * LANES : sum->run - at;
+        const long at = from * LANES, next = to * LANES;
+        job.count = next <= room ? next - at : sum->run - at;
         job.out = m + sum->out.at + at;
         job.add = sum->add < 0 ? 0 : m + sum->add + at;
         for (long chunk = 0; chunk < chunks; chunk++) {
@@ -525,6 +546,8 @@ static void copy_map(float *m, const copy_t *step, long unit, long part, long pa
             float *to = m + step->out.at + channel * step->out.plane + (step->place_y + y) * step->out.row +
                         step->place_x * unit;
             if (step->step_x == 1) memcpy(to, x, (size_t)(step->width * unit) * sizeof *to);
+            else if (unit == 1 && step->step_x == 2) /* by vectors, as the distance is known */
+                for (long i = 0; i < step->width; i++) to[i] = x[2 * i];
             else if (unit == 1)
                 for (long i = 0; i < step->width; i++) to[i] = x[i * step->step_x];
             else

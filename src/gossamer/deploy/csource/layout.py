@@ -98,7 +98,9 @@ def _uneven(length: int) -> int:
 def _shape(cells: Cells, margins: _Margins, row: int, unit: int) -> Place:
     before = (margins.above * row + margins.left) * unit
     behind = (margins.below * row + margins.right) * unit
-    plane = before + ((cells[1] - 1) * row + cells[2]) * unit + behind
+    run = ((cells[1] - 1) * row + cells[2]) * unit
+    # Room for whole vectors behind the last cell, but for features, of which there are many.
+    plane = before + max(run + behind, _whole_lines(run) if cells[1] * cells[2] > 1 else 0)
     return Place(at=0, plane=_odd_lines(plane), row=row * unit, before=before, behind=behind, cells=cells)
 
 
