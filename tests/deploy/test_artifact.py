@@ -205,6 +205,30 @@ def test_a_truncated_file_is_refused(kind: str, tmp_path: Path):
         open_artifact(path, module=small(), trust=True)
 
 
+def test_constants_that_no_source_asks_for_are_no_part_of_it(tmp_path: Path):
+    path = made("c", tmp_path, blob=True)
+    assert [part.suffix for part in files_of(path)] == [".c", ".h", ".blob"]
+    about_path(path).unlink()
+    made("c", tmp_path)
+    assert path.with_suffix(".blob").exists()
+    assert [part.suffix for part in files_of(path)] == [".c", ".h"]
+    own = path.stat().st_size + path.with_suffix(".h").stat().st_size
+    assert open_artifact(path, trust=True).bytes == own
+    about_path(path).unlink()
+    assert open_artifact(path, trust=True).bytes == own
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = made("sparse", tmp_path)
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("gossamer.runs.atomic.sha256", refuse)
+    with pytest.raises(DataError, match="make it readable"):
+        open_artifact(path, module=small())
+
+
 @pytest.mark.parametrize(("kind", "blob"), [("c", False), ("c", True), ("onnx", False), ("onnx-int8", False)])
 def test_a_flipped_bit_is_seen_without_a_record_too(kind: str, blob: bool, tmp_path: Path):
     path = made(kind, tmp_path, blob=blob)

@@ -6,6 +6,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from gossamer.deploy.fresh import measure_fresh
 from gossamer.deploy.parity import parity
 from gossamer.deploy.simplify import simplify
 from gossamer.deploy.sparse_header import Network
-from gossamer.errors import ConfigError
+from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.network import describe_network
 from gossamer.models import build
 from gossamer.runs import records
@@ -470,3 +471,11 @@ def test_benches_of_devices_become_one_page(two_devices: list[BenchRecord], tmp_
         write_figure(two_devices, tmp_path / "figure.pdf")
     with pytest.raises(ConfigError, match="FIGURE"):
         write_figure([], tmp_path / "figure.html")
+
+
+def test_a_bench_of_no_images_is_refused(two_devices: list[BenchRecord], tmp_path: Path):
+    path = tmp_path / "bench.json"
+    two_devices[0].save(path)
+    path.write_text(re.sub(r'"batch": \d+', '"batch": 0', path.read_text()))
+    with pytest.raises(RunError, match="batch"):
+        read_bench(path)

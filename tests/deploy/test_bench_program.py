@@ -1,5 +1,6 @@
 """A C program times C artifacts without Python: strict C, the record of a bench, and nothing it should not take."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -12,7 +13,7 @@ import torch
 from c_code import SANITIZED, STRICT, by_each_compiler, compiled, needs, needs_compiler, threads_of
 from shipped import images, labelled, small
 
-from gossamer.deploy.about import about_path
+from gossamer.deploy.about import about_path, read_about, write_about
 from gossamer.deploy.bench import Plan, bench
 from gossamer.deploy.bench_figure import write_figure
 from gossamer.deploy.bench_program import write_program
@@ -20,6 +21,7 @@ from gossamer.deploy.bench_record import BenchRecord, read_bench
 from gossamer.deploy.contestants import of_file
 from gossamer.deploy.export import export
 from gossamer.errors import ConfigError, DataError
+from gossamer.kernels.build import compiler
 
 QUICK = ["--batch", "1,3", "--threads", "1", "--rounds", "2", "--repeats", "3"]
 
@@ -191,6 +193,19 @@ def test_what_cannot_be_timed_is_refused(artifacts: list[Path], tmp_path: Path):
     with pytest.raises(ConfigError, match="no record"):
         write_program([artifacts[1]], made)
     assert not made.exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("claim", [{"classes": 1}, {"shape": (2, 6, 5)}])
+def test_a_record_that_makes_memory_too_small_does_not_compile(claim: dict[str, object], tmp_path: Path):
+    path = export(small(), images(1), "c", tmp_path / "net").path
+    write_about(path, dataclasses.replace(read_about(path), **claim))
+    write_program([path], tmp_path / "timed.c")
+    done = subprocess.run(
+        [*compiler(), "-fsyntax-only", str(tmp_path / "timed.c")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "record_of_net_is_true" in done.stderr
 
 
 @needs_compiler

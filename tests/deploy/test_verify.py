@@ -21,7 +21,7 @@ from gossamer.deploy.export import export
 from gossamer.deploy.sparse_header import Network
 from gossamer.deploy.verification import Gap, Verification
 from gossamer.deploy.verify import Asked, keep, verify
-from gossamer.errors import ConfigError, RunError
+from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.evaluation.adapters import TorchFunction
 from gossamer.evaluation.setting import Setting
 from gossamer.intervals import paired_difference
@@ -98,6 +98,15 @@ def test_without_a_record_the_kind_says_whether_logits_are_exact(kind: str, valu
     found = verify(artifact, network, setting(), ASKED)
     assert "its files have changed is not known" in str(found)
     assert [failure.split()[0] for failure in found.failures] == ([] if values == "int8" else ["logits", "logits"])
+
+
+@pytest.mark.parametrize("kind", ["sparse", "onnx"])
+def test_a_record_does_not_say_that_logits_may_be_off(kind: str, tmp_path: Path):
+    network = even()
+    path = export(network, labelled(network).images[:1], kind, tmp_path / "net").path
+    write_about(path, dataclasses.replace(read_about(path), values="int8"))
+    artifact = replaced(open_artifact(path, module=network), lambda x: 1.01 * network(x))
+    assert [failure.split()[0] for failure in verify(artifact, network, setting(), ASKED).failures] == ["logits"] * 2
 
 
 def test_labels_are_held_against_a_limit_of_their_own(sound: Artifact):
@@ -268,6 +277,9 @@ def test_impossible_questions_are_refused(sound: Artifact):
     data = (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
     with pytest.raises(ConfigError, match="images of shape"):
         verify(sound, other, Setting(data=data), ASKED)
+    unrecorded = dataclasses.replace(sound, about=None, shape=None)
+    with pytest.raises(DataError, match="shape and type that the model takes"):
+        verify(unrecorded, even(), Setting(data=data), ASKED)
 
 
 def test_a_network_of_two_classes_is_attacked_by_what_two_classes_allow(
@@ -285,6 +297,8 @@ def test_a_network_of_two_classes_is_attacked_by_what_two_classes_allow(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(72, 2))\n"
     )
     export(network, x[:1], "torch", "net.pt2")
+    # Its own record would spare it all but three attacks.
+    write_about(Path("net.pt2"), dataclasses.replace(read_about(Path("net.pt2")), classes=1))
     words = ["verify", "net.pt2", "--twin", "twin_of_two:make", "--twin-weights", "twin.safetensors", "--trust"]
     words += ["--data", "tensors", "--data-dir", "data.safetensors", "--threat", "linf:0.02", "--json", "found.json"]
     words += ["--option", "steps=3", "--option", "queries=10", "--queries", "10", "--device", "cpu"]

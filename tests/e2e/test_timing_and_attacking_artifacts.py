@@ -7,6 +7,8 @@ import pytest
 
 from gossamer.cli.main import main
 from gossamer.deploy.export import default_name
+from gossamer.errors import RunError
+from gossamer.evaluation.setting import Setting
 
 SMALL = ["--set", "training.epochs=1", "--set", "attack.steps=1", "--set", "evaluation=[{attack: fgsm, n: 60}]"]
 
@@ -28,6 +30,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def artifact(run: Path) -> Path:
     return run / "artifacts" / default_name(run.name, "sparse")
+
+
+def test_partial_results_of_one_verification_are_no_others(run: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch):
+    folders: list[Path | None] = []
+
+    def stop(_subject: object, _parent: object, setting: Setting, _asked: object) -> None:
+        folders.append(setting.folder)
+        raise RunError("verify", expected="no interruption", got="one", remedy="go on")
+
+    monkeypatch.setattr("gossamer.cli.verify.examine", stop)
+    words = ["verify", artifact, "--run", run]
+    for more in (["--n", 10], ["--n", 20], ["--n", 10, "--attack", "fgsm"], ["--n", 10, "--limit", 2]):
+        assert gossamer(*words, *more) != 0
+    first, longer, other, same = folders
+    assert first == same
+    assert len({first, longer, other}) == 3
 
 
 def test_artifacts_are_timed_beside_engines(

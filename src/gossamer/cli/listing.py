@@ -10,10 +10,11 @@ from gossamer.errors import ConfigError
 
 def list_things(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, objectives, attacks, models, datasets, recipes or protocols")
+        str | None,
+        typer.Argument(help="methods, objectives, attacks, models, datasets, recipes, protocols, artifacts or engines"),
     ] = None,
 ) -> None:
-    """Print what can be named in a recipe or on the command line."""
+    """Print what can be named in a recipe or on the command line; engines are what `bench` times artifacts against."""
     if kind is not None and kind not in _KINDS:
         raise ConfigError("list", expected=f"one of {', '.join(_KINDS)}", got=repr(kind), remedy="leave it out for all")
     for name in [kind] if kind else _KINDS:
@@ -66,6 +67,18 @@ def _protocols() -> Mapping[str, str]:
     return {name: summary for name, (_, summary) in PROTOCOLS.items()}
 
 
+def _artifacts() -> Mapping[str, str]:
+    from gossamer.deploy.export import KINDS  # noqa: PLC0415
+
+    return {name: entry.summary for name, entry in KINDS.items()}
+
+
+def _engines() -> Mapping[str, str]:
+    from gossamer.deploy.contestants import ENGINES  # noqa: PLC0415
+
+    return {name: entry.summary for name, entry in ENGINES.items()}
+
+
 _KINDS: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "methods": _methods,
     "objectives": _objectives,
@@ -74,4 +87,6 @@ _KINDS: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "datasets": _datasets,
     "recipes": _recipes,
     "protocols": _protocols,
+    "artifacts": _artifacts,
+    "engines": _engines,
 }

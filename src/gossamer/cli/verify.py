@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from torch import nn
 
@@ -23,6 +24,7 @@ from gossamer.deploy.verify import verify as examine
 from gossamer.errors import ConfigError, DataError, RunError
 from gossamer.evaluation.adapters import as_module
 from gossamer.evaluation.setting import Setting
+from gossamer.evaluation.subject import count_classes
 from gossamer.runs import RunFolder
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import place
@@ -78,14 +80,15 @@ def verify(
     folder = None if opened is None else opened.folder
     given = read_options(tuple(option or ()))
     asked = Asked(
-        attack=None if parent is None else _attack(attack, judged_by, subject.classes or images.num_classes, given),
+        attack=None if parent is None else _attack(attack, judged_by, _classes(parent, images), given),
         threat=judged_by,
         queries=queries,
         limit=limit / 100,
         agreement=agreement / 100,
     )
-    # Cells of a protocol lie under the hash of all that decides them: one folder serves every verification.
-    kept = partial_folder("verify", {"artifact": artifact.resolve()}, folder, json)
+    sought = {"artifact": artifact.resolve(), "attack": attack, "option": option, "queries": queries, "seed": seed}
+    sought |= {"threat": judged_by, "data": data, "data_option": data_option, "part": part, "n": n}
+    kept = partial_folder("verify", sought, folder, json)
     with progress() as shown:
         found = examine(
             subject,
@@ -152,6 +155,11 @@ def _attack(name: str | None, threat: ThreatModel, classes: int, given: Mapping[
     if name is None and isinstance(attack, AutoAttack):
         return attack.among(classes)
     return attack
+
+
+def _classes(parent: nn.Module, images: DataSet) -> int:
+    """Return how many classes the network tells apart; what an artifact's record says of itself is not asked."""
+    return count_classes(parent.to("cpu").eval(), images.float(torch.arange(1)))
 
 
 def _parent(run: Origin | None, twin: str | None, weights: Path | None) -> nn.Module | None:

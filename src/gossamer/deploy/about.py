@@ -165,13 +165,22 @@ def read_about(artifact: Path) -> About | None:
         ) from error
 
 
+def _digest(path: Path) -> str:
+    try:
+        return atomic.sha256(path)
+    except OSError as error:
+        raise DataError(
+            str(path), expected="a file that can be read", got=str(error), remedy="make it readable, or fetch it again"
+        ) from error
+
+
 def check_files(artifact: Path, about: About) -> None:
     """Raise DataError unless the files that a record names lie beside the artifact, unchanged."""
     for name, expected in about.files.items():
         if not name or Path(name).name != name or len(name.encode(errors="replace")) > LONGEST:
             raise DataError(str(artifact), expected="names of files beside it", got=name[:80], remedy="export it again")
         path = artifact.with_name(name)
-        got = atomic.sha256(path) if path.is_file() else "no file"
+        got = _digest(path) if path.is_file() else "no file"
         if got != expected:
             raise DataError(
                 str(path),

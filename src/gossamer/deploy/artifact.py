@@ -92,7 +92,7 @@ def open_artifact(path: Path | str, *, module: nn.Module | None = None, trust: b
         name=path.stem,
         shape=about.shape if about is not None else shape_of(model),
         classes=about.classes if about is not None else classes_of(model),
-        bytes=sum(each.stat().st_size for each in files_of(path)),
+        bytes=about.bytes if about is not None else sum(each.stat().st_size for each in files_of(path)),
         files=files,
         about=about,
         model=model,
@@ -126,9 +126,17 @@ def kind_of(path: Path) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files that belong to an artifact, itself first: of C source the header, and constants beside it."""
-    parts = [path.with_suffix(suffix) for suffix in C_PARTS] if path.suffix == ".c" else []
-    return [path, *(part for part in parts if part.is_file())]
+    """Return the files that belong to an artifact, itself first: of C source the header, and constants it asks for."""
+    if path.suffix != ".c":
+        return [path]
+    header, blob = (path.with_suffix(suffix) for suffix in C_PARTS)
+    beside = [header] if header.is_file() else []
+    return [path, *beside, *([blob] if _has_blob(path, header) and blob.is_file() else [])]
+
+
+def _has_blob(path: Path, header: Path) -> bool:
+    """Tell whether a C source has its constants beside it: with them inside it takes no blob, whatever lies there."""
+    return header.is_file() and f"{path.stem}_set_blob" in header.read_text(encoding="utf-8", errors="replace")
 
 
 def shape_of(model: nn.Module) -> tuple[int, int, int] | None:
@@ -188,8 +196,7 @@ def _read_c(request: Request) -> nn.Module:
     header, blob = (path.with_suffix(suffix) for suffix in C_PARTS)
     if not header.is_file():
         raise DataError(str(path), expected=f"{header.name} beside it", got="no file", remedy="export it again")
-    # A source with its constants inside takes no blob, whatever lies beside it.
-    beside = f"{path.stem}_set_blob" in header.read_text(encoding="utf-8", errors="replace")
+    beside = _has_blob(path, header)
     if beside and not blob.is_file():
         raise DataError(str(path), expected=f"{blob.name} beside it", got="no file", remedy="export it again")
     check_seal(path, [header, blob] if beside else [header])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.data import DataSet
-from gossamer.deploy.about import read_about
+from gossamer.deploy.about import About, read_about
 from gossamer.deploy.artifact import files_of
 from gossamer.deploy.bench_record import BenchRecord, Entry, Protocol, Timing
 from gossamer.deploy.capture import capture
@@ -289,13 +289,19 @@ def _entry(contestant: Contestant, image: Tensor, plan: Plan) -> Entry:
     return Entry(
         name=contestant.name,
         kind=contestant.kind if about is None else about.kind,
-        bytes=None if path is None else sum(each.stat().st_size for each in files_of(path)),
+        bytes=_bytes(path, about),
         density=None if about is None else about.parent.density,
         start_up=fresh.start_up,
         peak=fresh.peak,
         before=fresh.before,
         failure=fresh.failure,
     )
+
+
+def _bytes(path: Path | None, about: About | None) -> int | None:
+    if about is not None:
+        return about.bytes
+    return None if path is None else sum(each.stat().st_size for each in files_of(path))
 
 
 def _missing(contestant: Contestant, device: torch.device) -> str | None:

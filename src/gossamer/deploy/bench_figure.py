@@ -78,7 +78,7 @@ def _told(timing: Timing) -> str:
     time = f"{MILLI * timing.median / timing.batch:.3g} ms an image, {timing.throughput:.3g} images a second"
     if timing.speedup is None or timing.against == timing.contestant:
         return time
-    return f"{time}, {timing.speedup:.2f} x {timing.against}"
+    return f"{time}, {timing.speedup:.2f} x {html.escape(timing.against or '')}"
 
 
 def _setting(timing: Timing) -> str:

@@ -39,6 +39,7 @@ def write_program(
         "FILE": path.name,
         "SOURCES": " ".join(artifact.name for artifact in artifacts),
         "INCLUDES": "\n".join(f'#include "{name}.h"' for name in names),
+        "CHECKS": "\n".join(_check_of(name) for name in names),
         "ARENAS": "\n".join(_arena(name) for name in names),
         "TABLE": "\n".join(_row(artifact, about) for artifact, about in zip(artifacts, abouts, strict=True)),
         "COUNTS": json.dumps("null" if counts is None else json.dumps(records.to_json(counts))),
@@ -93,6 +94,13 @@ def _check(artifacts: Sequence[Path], abouts: Sequence[About], path: Path) -> No
 
 def _arena(name: str) -> str:
     return f"static size_t arena_of_{name}(int threads) {{ return {name.upper()}_ARENA_BYTES(threads); }}"
+
+
+def _check_of(name: str) -> str:
+    """Return a line that compiles only where a network's header says what its record, which nothing seals, said."""
+    upper = name.upper()
+    same = " && ".join(f"{upper}_{each} == {each}" for each in ("CHANNELS", "ROWS", "COLUMNS"))
+    return f"typedef char record_of_{name}_is_true[{same} && {upper}_CLASSES <= CLASSES ? 1 : -1];"
 
 
 def _row(artifact: Path, about: About) -> str:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
 
 from gossamer.deploy.counts import Counts
 from gossamer.deploy.device import Device
 from gossamer.runs import records
 
 Protocol: TypeAlias = Literal["memory", "loading"]
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
 MILLI = 1e3
 MIB = 2**20
 
@@ -48,9 +51,9 @@ class Timing:
 
     contestant: str
     protocol: Protocol
-    batch: int
-    threads: int
-    calls: int
+    batch: Positive
+    threads: Positive
+    calls: Positive
     mean: float
     median: float
     p95: float

@@ -20,12 +20,20 @@ TIMED = ("c", "onnx")
 
 
 def latency(
-    networks: Mapping[str, nn.Module], data: DataSet, *, kind: str = "c", batch: int = 1, threads: int = 1, rounds: int
+    networks: Mapping[str, nn.Module],
+    data: DataSet,
+    *,
+    kind: str = "c",
+    batch: int = 1,
+    threads: int = 1,
+    rounds: int,
+    repeats: int = 10,
 ) -> LatencyTable:
     """Export plain networks and time a batch in memory, and 100 images that are read; on the CPU.
 
-    kind: of the artifacts, c, whose loops leave zeros out, or onnx, which has no heed of them. Raises ConfigError for
-    another kind and a network that cannot be timed, and what `export` raises.
+    rounds, in each of which every network has `repeats` calls that count after as many, at most 3, that do not. kind:
+    of the artifacts, c, whose loops leave zeros out, or onnx, which has no heed of them. Raises ConfigError for another
+    kind and a network that cannot be timed, and what `export` raises.
     """
     if kind not in TIMED:
         raise ConfigError("kind", expected=f"one of {', '.join(TIMED)}", got=kind, remedy="write c, say")
@@ -37,7 +45,14 @@ def latency(
             for place, network in enumerate(networks.values())
         ]
         contestants = [of_file(path, trust=True, network=None) for path in paths]
-        plan = Plan(batches=(batch,), threads=(threads,), rounds=rounds, fresh=False)
+        plan = Plan(
+            batches=(batch,),
+            threads=(threads,),
+            rounds=rounds,
+            repeats=repeats,
+            warm_up=min(repeats, Plan.warm_up),
+            fresh=False,
+        )
         measured = bench(contestants, data, plan, network=None)
     if measured.missing:
         raise ConfigError(

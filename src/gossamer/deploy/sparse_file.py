@@ -64,14 +64,13 @@ def write(
     module: nn.Module,
     *,
     kind: Kind = "float32",
-    approximate: bool = False,
     network: Network | None = None,
     fold_norms: bool = True,
 ) -> None:
     """Write a network as a sparse file, atomically; parametrizations are folded first, the module stays as it is.
 
     kind: of the values; a weight is stored whole where that is smaller, and in float16 where `values.settled` says so.
-    approximate: let signs stand for magnitudes that differ. network: what builds the plain network again, for
+    network: what builds the plain network again, for
     `rebuild`. fold_norms: keep of a batch norm its scale and shift alone; otherwise all its tensors, so that with
     float32 values every tensor comes back to the bit and can be trained on. Raises ConfigError for an unknown kind,
     DataError for what cannot be stored, fresh noise included, RunError where the file system refuses.
@@ -80,7 +79,7 @@ def write(
         raise ConfigError("kind of values", expected=" or ".join(STORAGE), got=repr(kind), remedy="choose one of these")
     check_pure(module)
     _check_network(network)
-    layers, norms, arrays = _encode(plain_copy(module), kind, approximate=approximate, fold_norms=fold_norms)
+    layers, norms, arrays = _encode(plain_copy(module), kind, fold_norms=fold_norms)
     texts = sparse_header.to_texts(Header(layers=layers, norms=norms, network=network), arrays)
     atomic.write_safetensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()}, texts)
 
@@ -147,7 +146,7 @@ def about(path: Path) -> About:
 
 
 def _encode(
-    module: nn.Module, kind: Kind, *, approximate: bool, fold_norms: bool
+    module: nn.Module, kind: Kind, *, fold_norms: bool
 ) -> tuple[dict[str, Layer], dict[str, Norm], dict[str, Array]]:
     layers: dict[str, Layer] = {}
     norms: dict[str, Norm] = {}
@@ -159,16 +158,16 @@ def _encode(
             norms[name] = Norm(features=folded.shape[1], eps=float(getattr(part, "eps")))  # noqa: B009
             rest = {key: tensor for key, tensor in rest.items() if key not in norm_keys(name)}
         elif isinstance(part, PRUNABLE) and _is_kernel(rest.get(key := state_key(name, "weight"))):
-            layers[key], stored = _encode_layer(rest.pop(key), kind, key, approximate=approximate)
+            layers[key], stored = _encode_layer(rest.pop(key), kind, key)
             arrays |= {f"{what}/{key}": array for what, array in stored.items()}
     arrays |= {f"dense/{name}": _plain(tensor, name) for name, tensor in rest.items()}
     return layers, norms, arrays
 
 
-def _encode_layer(weight: Tensor, kind: Kind, layer: str, *, approximate: bool) -> tuple[Layer, dict[str, Array]]:
+def _encode_layer(weight: Tensor, kind: Kind, layer: str) -> tuple[Layer, dict[str, Array]]:
     rows = weight.float().reshape(weight.shape[0], -1).numpy()
     kind = values.settled(rows, kind)
-    quantised = values.quantise(rows, kind, layer=layer, approximate=approximate)
+    quantised = values.quantise(rows, kind, layer=layer)
     codes = quantised.codes.reshape(-1)
     storage = STORAGE[kind]
     coded = gaps.encode(codes != 0, value_bits=None if kind == "signs" else storage.bits)

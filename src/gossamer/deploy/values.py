@@ -61,12 +61,10 @@ class Quantised:
     scales: Floats
 
 
-def quantise(weight: Floats, kind: Kind, *, layer: str, approximate: bool = False) -> Quantised:
+def quantise(weight: Floats, kind: Kind, *, layer: str) -> Quantised:
     """Return the codes of a weight of shape (C, fan-in).
 
-    approximate: let signs stand for weights of unequal magnitude, scaled by the mean magnitude of each channel's kept
-    weights, the least-squares choice (Rastegari et al., XNOR-Net, ECCV 2016). layer: its name, for errors. Raises
-    DataError for weights that the kind cannot hold.
+    layer: its name, for errors. Raises DataError for weights that the kind cannot hold.
     """
     if not np.isfinite(weight).all():
         raise DataError(
@@ -76,7 +74,7 @@ def quantise(weight: Floats, kind: Kind, *, layer: str, approximate: bool = Fals
             remedy="export a state from before training diverged",
         )
     if kind == "signs":
-        return _signs(weight, layer, approximate=approximate)
+        return _signs(weight, layer)
     if kind == "float16":
         return _float16(weight, layer)
     return _int8(weight) if kind == "int8" else Quantised(codes=weight, scales=_no_scales())
@@ -149,13 +147,11 @@ def _int8(weight: Floats) -> Quantised:
     return Quantised(codes=codes, scales=scales[codes.any(axis=1)])
 
 
-def _signs(weight: Floats, layer: str, *, approximate: bool) -> Quantised:
+def _signs(weight: Floats, layer: str) -> Quantised:
     codes, magnitudes = np.sign(weight).astype(np.int8), np.abs(weight)
-    counts = np.count_nonzero(codes, axis=1)
-    kept = counts > 0
+    kept = codes.any(axis=1)
     greatest = magnitudes.max(axis=1, initial=0.0)
-    exact = bool(((magnitudes == greatest[:, None]) | (codes == 0)).all())
-    if not exact and not approximate:
+    if not ((magnitudes == greatest[:, None]) | (codes == 0)).all():
         raise DataError(
             f"weights of {layer}",
             expected="one magnitude in each output channel, for signs",
@@ -163,9 +159,6 @@ def _signs(weight: Floats, layer: str, *, approximate: bool) -> Quantised:
             remedy="export values as float32 or int8",
         )
     scales = greatest[kept]
-    if not exact:
-        means = magnitudes.sum(axis=1, dtype=np.float64)[kept] / counts[kept]
-        scales = means.astype(np.float32)
     one = scales.size > 0 and bool((scales == scales[0]).all())
     return Quantised(codes=codes, scales=scales[:1] if one else scales)
 

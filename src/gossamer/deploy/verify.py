@@ -12,13 +12,14 @@ from gossamer.attacks.square import Square
 from gossamer.data import DataSet
 from gossamer.deploy import sparse_file
 from gossamer.deploy.about import Verified, about_path, read_about, write_about
-from gossamer.deploy.artifact import Artifact
+from gossamer.deploy.artifact import Artifact, kind_of
 from gossamer.deploy.parity import EXACT, Parity, parity, probes
 from gossamer.deploy.verification import Gap, Shipped, Verification
 from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.examples import craft
 from gossamer.evaluation.record import Evaluation
 from gossamer.evaluation.setting import Setting
+from gossamer.evaluation.subject import count_classes
 from gossamer.evaluation.trials import plan_trials
 from gossamer.intervals import paired_difference
 from gossamer.threat import ThreatModel
@@ -148,6 +149,7 @@ def _compared(artifact: Artifact, parent: nn.Module | None, samples: DataSet) ->
         return None, None
     images = samples.float(torch.arange(min(COMPARED, len(samples))))
     twin = parent.to("cpu").eval()
+    count_classes(twin, images[:1])
     return parity(twin, artifact.model, images), parity(twin, artifact.model, probes(samples.image_shape))
 
 
@@ -183,13 +185,14 @@ def _parity_failures(found: Mapping[str, Parity | None], *, exact: bool) -> list
 
 
 def _is_exact(artifact: Artifact) -> bool:
-    """Tell whether an artifact stores weights without rounding; of a C source without a record that is not known."""
-    if artifact.about is not None:
-        return artifact.about.values in LOSSLESS
-    if artifact.kind == "sparse":
+    """Tell whether an artifact stores weights without rounding, by the file; of a C source only its record knows."""
+    kind = kind_of(artifact.path)
+    if kind == "sparse":
         layers = sparse_file.about(artifact.path).header.layers.values()
         return all(layer.values in LOSSLESS for layer in layers)
-    return artifact.kind in UNROUNDED
+    if kind == "c":
+        return artifact.about is not None and artifact.about.values in LOSSLESS
+    return kind in UNROUNDED
 
 
 def _label_failures(found: Parity | None, least: float) -> list[str]:

@@ -43,6 +43,7 @@ struct network {
     size_t (*arena)(int);
 };
 
+@CHECKS@
 @ARENAS@
 static const struct network networks[NETWORKS] = {
 @TABLE@
@@ -78,7 +79,7 @@ static void give_up(const char *why) {
 
 static void *room(size_t count, size_t size) {
     void *memory = calloc(count, size);
-    if (memory == NULL) give_up("out of memory: name fewer images with --batch");
+    if (memory == NULL) give_up("out of memory: name fewer images with --batch, or fewer with --threads");
     return memory;
 }
 

@@ -5,7 +5,7 @@
  *     cc -std=gnu99 -O3 -march=native -ffp-contract=fast -fopenmp -c @NAME@.c
  *
  * (-mcpu=native on ARM; without -fopenmp it runs in one thread; -D@UPPER@_SCALAR uses no vectors.) It needs the standard
- * headers, memcpy and memset, and calls nothing else. With plain -std=c99 compilers emit no fused multiply-add.
+ * headers, memcpy, memset and memcmp, and calls nothing else, but OpenMP where it is compiled with it. With plain -std=c99 compilers emit no fused multiply-add.
  *
  * in: n images (n, channels, rows, columns), float, one behind the other, as the network was given them when it was
  * written: pixels in [0, 1] of Gossamer's own, whose normalisation is inside. out: n rows of @CLASSES@ logits.

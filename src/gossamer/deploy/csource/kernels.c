@@ -566,35 +566,52 @@ typedef struct {
     int mean, counts_margins;
 } pooled_t;
 
+/* Output x, first <= x < last, takes the cell x * step - gone of a row into account. */
+static void pool_cells(float *to, const float *from, long first, long last, long step, long gone, long unit, int mean) {
+    for (long x = first; x < last; x++)
+        for (long i = 0; i < unit; i++) {
+            const float value = from[(x * step - gone) * unit + i], before = to[x * unit + i];
+            if (mean) to[x * unit + i] = before + value;
+            else to[x * unit + i] = value > before || value != value ? value : before; /* not a number stays */
+        }
+}
+
+/* A row of outputs takes column u of the window into account, of one row that is read. By vectors, as distances are
+   known to the compiler. */
+static void pool_column(const pooled_t *step, float *to, const float *from, long u, long unit) {
+    const long gone = step->left - u, by = step->step_x, end = step->in.width + gone;
+    const long first = gone > 0 ? (gone + by - 1) / by : 0, fit = end > 0 ? (end + by - 1) / by : 0;
+    const long last = fit < step->out.width ? fit : step->out.width;
+    if (unit > 1) pool_cells(to, from, first, last, by, gone, UNIT, step->mean);
+    else if (by == 1) pool_cells(to, from, first, last, 1, gone, 1, step->mean);
+    else if (by == 2) pool_cells(to, from, first, last, 2, gone, 1, step->mean);
+    else pool_cells(to, from, first, last, by, gone, 1, step->mean);
+}
+
+/* Divides a row of sums by how many cells they have, of so many rows that were read. */
+static void pool_means(const pooled_t *step, float *to, long rows, long unit) {
+    for (long x = 0; x < step->out.width; x++) {
+        const long start = x * step->step_x - step->left, end = start + step->window_x;
+        const long left = start < 0 ? 0 : start, right = end > step->in.width ? step->in.width : end;
+        const long seen = rows > 0 && right > left ? rows * (right - left) : 0;
+        const long count = step->counts_margins ? step->window_y * step->window_x : seen;
+        for (long i = 0; i < unit; i++) to[x * unit + i] /= (float)count;
+    }
+}
+
 static void pool_map(float *m, const pooled_t *step, long unit, long part, long parts) {
     const map_t *in = &step->in, *out = &step->out;
     const long channels = out->channels;
     for (long c = share(channels, part, parts); c < share(channels, part + 1, parts); c++) {
-        for (long cell = 0; cell < out->height * out->width; cell++) {
-            const long y = cell / out->width, x = cell % out->width;
-            long top = y * step->step_y - step->above, left = x * step->step_x - step->left;
-            long bottom = top + step->window_y, right = left + step->window_x;
-            float *to = m + out->at + c * out->plane + y * out->row + x * unit, sums[UNIT];
-            top = top < 0 ? 0 : top;
-            left = left < 0 ? 0 : left;
-            bottom = bottom > in->height ? in->height : bottom;
-            right = right > in->width ? in->width : right;
-            for (long i = 0; i < unit; i++) sums[i] = step->mean ? 0 : -HUGE_VALF;
-            for (long v = top; v < bottom; v++) {
-                const float *from = m + in->at + c * in->plane + v * in->row;
-                for (long u = left; u < right; u++)
-                    for (long i = 0; i < unit; i++) {
-                        const float value = from[u * unit + i];
-                        if (step->mean) sums[i] += value;
-                        else if (value > sums[i] || value != value) sums[i] = value; /* not a number stays */
-                    }
-            }
-            if (step->mean) {
-                const long seen = bottom > top && right > left ? (bottom - top) * (right - left) : 0;
-                const long count = step->counts_margins ? step->window_y * step->window_x : seen;
-                for (long i = 0; i < unit; i++) sums[i] /= (float)count;
-            }
-            memcpy(to, sums, (size_t)unit * sizeof *to);
+        for (long y = 0; y < out->height; y++) {
+            const long above = y * step->step_y - step->above, below = above + step->window_y;
+            const long top = above < 0 ? 0 : above, bottom = below > in->height ? in->height : below;
+            float *to = m + out->at + c * out->plane + y * out->row;
+            for (long i = 0; i < out->width * unit; i++) to[i] = step->mean ? 0 : -HUGE_VALF;
+            for (long v = top; v < bottom; v++)
+                for (long u = 0; u < step->window_x; u++)
+                    pool_column(step, to, m + in->at + c * in->plane + v * in->row, u, unit);
+            if (step->mean) pool_means(step, to, bottom - top, unit);
         }
         frame(m, out, c, unit);
     }
