@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gossamer.report import write as write_report
     from gossamer.sparsity.finalize import finalise
     from gossamer.sweep.results import read_results as results
+    from gossamer.sweep.run import run_sweep
     from gossamer.sweep.search.results import read_trials as trials
     from gossamer.threat import ThreatModel
     from gossamer.training.own_loop import robust_loss, sparsify
@@ -45,6 +46,7 @@ _HOMES = {
     "publish": "gossamer.zoo.publish",
     "results": "gossamer.sweep.results:read_results",
     "robust_loss": "gossamer.training.own_loop",
+    "run_sweep": "gossamer.sweep.run",
     "security_curve": "gossamer.evaluation.curve",
     "sparsify": "gossamer.training.own_loop",
     "train": "gossamer.recipe.train",
@@ -69,6 +71,7 @@ __all__ = [
     "publish",
     "results",
     "robust_loss",
+    "run_sweep",
     "security_curve",
     "sparsify",
     "train",

@@ -197,6 +197,17 @@ def test_shards_merge_into_the_whole(model, undisturbed, of):
         assert ours.robust_accuracy == pytest.approx(theirs.robust_accuracy)
 
 
+@pytest.mark.parametrize("of", [2, 3])
+def test_what_too_few_samples_of_a_part_cannot_tell_the_whole_tells(model, of):
+    x, y = labelled(model, n=40)
+    wrong = (x, (y + 1) % 3)
+    whole = evaluate(model, wrong, "fgsm", threat=LINF)
+    parts = [evaluate(model, wrong, "fgsm", threat=LINF, shard=Shard(rank, of)) for rank in range(of)]
+    assert "chance" in {notice.code for notice in whole.notices}
+    assert all("chance" not in {notice.code for notice in part.notices} for part in parts)
+    assert merge(parts).notices == whole.notices
+
+
 def test_parts_of_other_evaluations_do_not_merge(model):
     one = _measure(model, shard=Shard(0, 2))
     other = evaluate(model, labelled(model, n=40), "fgsm", threat=LINF, shard=Shard(1, 2))

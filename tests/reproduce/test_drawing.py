@@ -1,5 +1,6 @@
 """What is drawn of a rebuilt entry: both sides on one figure, panels for the other axes, every number in a table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ def test_a_measure_may_lie_on_x(tmp_path: Path) -> None:
     assert own[0]["x"] == [100.5]
     # What was printed without connections has no place on this x.
     assert "theirs, published" not in {trace["name"] for trace in chart.figure["data"]}
+
+
+def test_lines_join_points_in_the_order_of_x(tmp_path: Path) -> None:
+    rebuilt = with_figure(stand(tmp_path))
+    own = [row for row in rebuilt.rows if row.at["method"] == "bcs"]
+    others = [replace(row, at={**row.at, "sparsity": x}) for x in (99, 50) for row in own]
+    (chart,) = charts(Rebuilt(**{**vars(rebuilt), "rows": (*rebuilt.rows, *others)}))
+    lines = {trace["name"]: trace["x"] for trace in chart.figure["data"]}
+    assert lines["bcs, published"] == lines["bcs, ours"] == [50, 90, 99]
 
 
 def test_other_axes_make_panels() -> None:

@@ -335,7 +335,7 @@ def test_none_found_is_told_from_what_is_not_there(tmp_path: Path) -> None:
     lay_down(
         [place for place in found if place.at["steps"] == 2], tmp_path, {1.0: 40, 0.2621: 41, 0.1678: 30, 0.1074: 20}
     )
-    assert verdict(2) == ("agrees", "0.262, 2 seeds from 0.262 to 0.262")
+    assert verdict(2) == ("agrees", "0.262, over 2 seeds")
     claims = {held.claim.text: held.why for held in rebuild(entry, alike, ours, tmp_path).claims}
     assert any("steps 0, where none was found" in why for why in claims.values())
 

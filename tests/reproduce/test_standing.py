@@ -22,7 +22,7 @@ from gossamer.recipe.train import result_name
 from gossamer.reproduce.published import Entry, load_entry
 from gossamer.reproduce.scales import Ours, Reading, Study, places, planned_elsewhere
 from gossamer.reproduce.standing import Rebuilt, rebuild
-from gossamer.reproduce.text import markdown, to_json
+from gossamer.reproduce.text import markdown, to_json, value_text
 from gossamer.runs import RunFolder, results, status
 from gossamer.sweep.drive import Outcome
 from gossamer.sweep.spec import Axis, Case, expand
@@ -263,6 +263,21 @@ def test_published_numbers_keep_the_digits_that_were_printed() -> None:
     assert table.measures["share"].cut
     parameters = {cell.last["parameters"] for cell in load_entry("one-shot-admm/table-4.1").cells}
     assert parameters == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (3686.5, "3,686.5"),
+        (100.5, "100.5"),
+        (99.456, "99.5"),
+        (1965432.25, "1,965,432.2"),
+        (12, "12"),
+        (0.03127, "0.0313"),
+    ],
+)
+def test_means_of_counts_are_told_without_powers_of_ten(value: float, told: str) -> None:
+    assert value_text(value, "weights") == told
 
 
 def test_numbers_of_another_setting_are_not_compared(tmp_path: Path) -> None:

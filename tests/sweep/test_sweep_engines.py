@@ -155,6 +155,7 @@ def test_jobs_of_submitit_do_tasks_and_say_how_they_ended(tmp_path: Path):
     task = phase_task(node, str(tmp_path))
     assert _ended(engine.submit(task)).ok
     assert Store(str(tmp_path)).find(node.key) is not None
+    assert not [*(tmp_path / "tasks").glob("*.json")]
     _, sparse, *_ = planned().phases.values()
     orphan = _ended(engine.submit(phase_task(sparse, str(tmp_path / "elsewhere"))))
     assert (orphan.ok, orphan.again) == (False, False)
@@ -206,6 +207,20 @@ def test_a_dry_run_prints_the_graph_and_trains_nothing(
     said = capsys.readouterr().out
     assert "left to evaluate: about" in said
     assert "nothing to go by" not in said
+
+
+@pytest.mark.parametrize(
+    "flags", [["--store", "s3://bucket/x"], ["--engine", "ray", "--slots", "2"], ["--engine", "slurm", "--gpus", "0"]]
+)
+@pytest.mark.parametrize("command", ["sweep", "reproduce"])
+def test_what_an_engine_would_not_heed_is_refused_before_data_are_read(
+    command: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(f"gossamer.cli.{command}.make_plan", None)
+    path = tmp_path / "corner.yaml"
+    path.write_text(yaml.safe_dump(CORNER))
+    own = [] if "--store" in flags else ["--store", str(tmp_path / "store")]
+    assert gossamer([command, str(path) if command == "sweep" else "bcs/table-4", *own, *flags]) == 2
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,12 @@ def test_a_sweep_on_a_cluster_ends_in_the_same_tensors(cluster: RayEngine, undis
     assert set(stored(tmp_path).values()) == {1}
 
 
+def test_a_cluster_works_on_a_store_that_has_a_url(cluster: RayEngine, undisturbed: Path, tmp_path: Path):
+    root = tmp_path / "bucket"
+    assert drive(planned(), f"local://{root}", cluster).complete
+    assert end(root) == end(undisturbed)
+
+
 STEPS = 27
 """Of each phase: 3 epochs of 9 full batches."""
 

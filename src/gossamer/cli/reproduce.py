@@ -79,10 +79,10 @@ def reproduce(
     root = _root(store, chosen)
     status = 0
     if not show:
-        graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked), leave_out=True)
-        _tell_left_out(graph)
         given = read_options(tuple(engine_option or ()), "--engine-option")
         engines.check_flags(engine, str(root), slots, gpus, given)
+        graph = make_plan(_cases(asked), data_dir, measurements=_measurements(asked), leave_out=True)
+        _tell_left_out(graph)
         print(f"{len(asked)} entries at the scale {chosen}: {len(graph.runs)} runs\n{describe(graph, str(root))}")
         if dry_run:
             return

@@ -14,6 +14,7 @@ from gossamer.sweep.drive import Outcome, drive
 from gossamer.sweep.estimate import Estimate, estimate, estimate_evaluations, estimate_protocols
 from gossamer.sweep.plan import Plan, ProtocolNode, RunNode
 from gossamer.sweep.plan import plan as make_plan
+from gossamer.sweep.run import root_of
 from gossamer.sweep.spec import expand, load_sweep
 from gossamer.sweep.store import PhaseRecord, Store
 from gossamer.sweep.tasks import is_done, phase_task, protocol_task, run_task
@@ -37,10 +38,10 @@ def sweep(
     one_of("--engine", engine, engines.ENGINES)
     asked = load_sweep(file)
     cases = expand(asked)
-    graph = make_plan(cases, data_dir)
-    root = _root(store, asked.name)
+    root = root_of(store, asked.name)
     given = read_options(tuple(engine_option or ()), "--engine-option")
     engines.check_flags(engine, root, slots, gpus, given)
+    graph = make_plan(cases, data_dir)
     print(f"{asked.name}: {len(cases)} cases, {len(graph.runs)} runs")
     print(describe(graph, root))
     if dry_run:
@@ -95,13 +96,6 @@ def _left(what: str, units: str, guess: Estimate) -> str:
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def _root(store: str | None, name: str) -> str:
-    """Return where the store is, whatever folder a worker stands in."""
-    if store is not None and "://" in store:
-        return store
-    return str(Path(store or Path("sweeps") / name).absolute())
 
 
 def _readable(store: Store) -> list[PhaseRecord]:

@@ -36,6 +36,9 @@ CODES = (
     "unusable-gradient",
 )
 
+ON_CLEAN = ("one-class", "chance")
+"""What clean predictions tell."""
+
 NEIGHBOURS = 32
 """Images among which the distance between classes is measured."""
 

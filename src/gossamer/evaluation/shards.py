@@ -10,8 +10,11 @@ import torch
 
 from gossamer.data import DataSet
 from gossamer.errors import ConfigError, RunError
+from gossamer.evaluation.checks import check_clean
 from gossamer.evaluation.record import Evaluation
+from gossamer.evaluation.remarks import ON_CLEAN
 from gossamer.intervals import wilson
+from gossamer.runs.notices import Notice
 from gossamer.runs.results import AttackOutcome, Samples, Stage
 
 T = TypeVar("T")
@@ -71,7 +74,8 @@ WHOLE = Shard()
 def merge(parts: Sequence[Evaluation]) -> Evaluation:
     """Return the evaluation that the parts of all shards make, in the order of their ranks.
 
-    seconds: the longest part's. Raises RunError where the parts are not of one evaluation.
+    seconds: the longest part's. notices: those of all parts, each once; what clean predictions tell is asked of all of
+    them. Raises RunError where the parts are not of one evaluation.
     """
     first = parts[0]
     _check_same(parts)
@@ -96,7 +100,16 @@ def merge(parts: Sequence[Evaluation]) -> Evaluation:
         interval=wilson(standing, n),
         seconds=max(part.seconds for part in parts),
         attacks=outcomes,
+        notices=_merge_notices(parts, samples),
     )
+
+
+def _merge_notices(parts: Sequence[Evaluation], samples: Samples) -> tuple[Notice, ...]:
+    found = {notice.code: notice for part in reversed(parts) for notice in part.notices if notice.code not in ON_CLEAN}
+    predictions, labels = torch.tensor(samples.clean_prediction), torch.tensor(samples.label)
+    # As many classes as occur: a part does not say how many there are.
+    classes = 1 + int(torch.maximum(predictions, labels).max())
+    return (*found.values(), *check_clean(predictions, labels, classes))
 
 
 def _merge_outcomes(parts: tuple[AttackOutcome, ...]) -> AttackOutcome:

@@ -223,9 +223,12 @@ def _weights(asked: Asked, *, gammas: list[float] = list(GAMMAS)) -> object:  # 
     return weights({name: run.twin() for name, run in asked.opened.items()}, gammas=gammas)
 
 
-def _latency(asked: Asked, *, kind: str = "c", batch: int = 1, threads: int = 1, rounds: int = 10) -> object:
+def _latency(
+    asked: Asked, *, kind: str = "c", batch: int = 1, threads: int = 1, rounds: int = 10, repeats: int = 10
+) -> object:
     networks = {name: plain_copy(run.twin()) for name, run in asked.opened.items()}
-    return latency(networks, asked.setting.samples, kind=kind, batch=batch, threads=threads, rounds=rounds)
+    samples = asked.setting.samples
+    return latency(networks, samples, kind=kind, batch=batch, threads=threads, rounds=rounds, repeats=repeats)
 
 
 PROTOCOLS: Mapping[str, tuple[Callable[..., object], str]] = {
@@ -244,7 +247,10 @@ PROTOCOLS: Mapping[str, tuple[Callable[..., object], str]] = {
     "smoothing": (_smoothing, "certified accuracy over radius; options sigma, n0, copies, alpha, radii"),
     "black-box": (_black_box, "success rate and queries of zoo or square; option samples"),
     "weights": (_weights, "spread and size of weights, and those kept by channel and kernel; option gammas"),
-    "latency": (_latency, "seconds of a pass, exported and in turns; options kind (c, onnx), batch, threads, rounds"),
+    "latency": (
+        _latency,
+        "seconds of a pass, exported and in turns; options kind (c, onnx), batch, threads, rounds, repeats",
+    ),
 }
 
 

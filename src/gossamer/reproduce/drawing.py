@@ -10,7 +10,7 @@ from gossamer.report.parts import Cell, Chart, Part, Table, text
 from gossamer.reproduce.published import Entry, Label
 from gossamer.reproduce.standing import JUDGED as CLAIMS
 from gossamer.reproduce.standing import Held, Rebuilt, Row, total
-from gossamer.reproduce.text import both_texts, standing_text
+from gossamer.reproduce.text import both_texts, number_text, standing_text
 from gossamer.training.progress import duration
 
 FOLDED = 24
@@ -135,6 +135,10 @@ def _line(x: str, y: str, label: str, points: Sequence[Mapping[str, Row]], colou
             printed.append((at, row.published))
         if row.ours is not None and (at := _at(x, measures, published=False)) is not None:
             own.append((at, row))
+    if all(isinstance(at, int | float) for at, _ in (*printed, *own)):
+        # Rows have what was printed first, and lines join points in the order in which they come.
+        printed.sort(key=lambda point: point[0])
+        own.sort(key=lambda point: point[0])
     found: list[Figure] = []
     if printed:
         found.append(
@@ -221,7 +225,11 @@ def _claims(claims: Sequence[Held]) -> Table:
     rows = [
         [
             text(held.claim.text),
-            text("–" if held.at is None or held.than is None else f"{held.at:.4g} against {held.than:.4g}"),
+            text(
+                "–"
+                if held.at is None or held.than is None
+                else f"{number_text(held.at)} against {number_text(held.than)}"
+            ),
             Cell(text=held.verdict, mark=_MARKS.get(held.verdict, "")),
             text(held.why),
         ]

@@ -24,14 +24,15 @@ from gossamer.sweep.store import Store
 class Number:
     """A number of ours, the mean over seeds. interval: 95 % of the mean accuracy on these n samples; None: none.
 
-    low, high: over seeds; right: outcomes by sample and seed, where it is a share and these are told; paired: on the
-    same samples as those of other numbers.
+    low, high: over seeds; by_seed: each seed has a number of its own; right: outcomes by sample and seed, where it is a
+    share and these are told; paired: on the same samples as those of other numbers.
     """
 
     value: float
     seeds: int
     low: float
     high: float
+    by_seed: bool = True
     n: int | None = None
     interval: tuple[float, float] | None = None
     right: tuple[tuple[int, ...], ...] | None = None
@@ -58,7 +59,7 @@ def read_number(place: Place, name: str, store: Path) -> Number | NoneFound | No
     values = [each.value for each in found]
     if of is not None and len(found) > 1:
         deviation = stdev(values)
-        return Number(value=deviation, seeds=len(values), low=deviation, high=deviation)
+        return Number(value=deviation, seeds=len(values), low=deviation, high=deviation, by_seed=False)
     if of is not None or not found:
         return None
     mean, outcomes = sum(values) / len(values), [each.right for each in found if each.right is not None]
@@ -90,7 +91,8 @@ def _smallest(place: Place, reading: Reading, store: Path) -> Number | NoneFound
     matching = [number for number in place.along if means[number] >= means[None]]
     if not matching:
         return NoneFound()
-    return Number(value=min(matching), seeds=len(place.cases), low=min(matching), high=min(matching))
+    least = min(matching)
+    return Number(value=least, seeds=len(place.cases), low=least, high=least, by_seed=False)
 
 
 def _of_all(place: Place, name: str, store: Path) -> list[Read]:

@@ -102,8 +102,10 @@ def ours_text(number: Number, unit: str) -> str:
     told = value_text(number.value, unit)
     if number.interval is not None:
         told += f" [{number.interval[0]:.1f}, {number.interval[1]:.1f}], n = {number.n}"
-    if number.seeds > 1:
+    if number.seeds > 1 and number.by_seed:
         told += f", {number.seeds} seeds from {value_text(number.low, unit)} to {value_text(number.high, unit)}"
+    elif number.seeds > 1:
+        told += f", over {number.seeds} seeds"
     return told
 
 
@@ -111,13 +113,20 @@ def value_text(value: float, unit: str) -> str:
     """Return a number in its unit, without zeros that say nothing."""
     if unit == "percent":
         return f"{value:.2f}".rstrip("0").rstrip(".")
+    return number_text(value, digits=3)
+
+
+def number_text(value: float, *, digits: int = 4) -> str:
+    """Return a number as it is read: whole where it is, with one place from 100 on, else so many digits."""
     if float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:.3g}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 def _claim(held: Held) -> str:
-    numbers = "-" if held.at is None or held.than is None else f"{held.at:.4g} against {held.than:.4g}"
+    numbers = (
+        "-" if held.at is None or held.than is None else f"{number_text(held.at)} against {number_text(held.than)}"
+    )
     return _line([held.claim.text, numbers, f"{held.verdict} ({held.why})"])
 
 

@@ -56,7 +56,7 @@ class SlurmEngine:
                 "--engine slurm", expected="a cluster that takes the job", got=_first(error), remedy="see its queue"
             ) from error
         self._jobs.append(job)
-        return _Job(job=job)
+        return _Job(job=job, task=path)
 
     def stop(self) -> None:
         """Cancel all jobs; one that trains goes on from its last checkpoint when its task is begun again."""
@@ -68,11 +68,13 @@ class SlurmEngine:
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     job: Any
+    task: Path
 
     def ended(self) -> Ended | None:
         """Return how the job ended, None while it has not."""
         if not self.job.done():
             return None
+        self.task.unlink(missing_ok=True)
         try:
             code = self.job.result()
         # A job that was killed, timed out or lost leaves no result: submitit says so in exceptions of its own.
