@@ -236,6 +236,22 @@ def test_an_attack_without_a_twin_to_seek_on_is_refused(
     assert f"{given[0]} expected: a network to seek" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("command", ["verify", "bench"])
+@pytest.mark.parametrize(("name", "said"), [("none.c", "no file"), ("net.bin", "'.bin'")])
+def test_an_artifact_that_is_not_there_is_told_before_data_are_read(
+    command: str,
+    name: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(f"gossamer.cli.{command}.load", None)
+    monkeypatch.setattr(f"gossamer.cli.{command}.open_origin", None)
+    assert gossamer(command, tmp_path / name, "--run", tmp_path, "--data", "cifar10") != 0
+    assert said in capsys.readouterr().err
+
+
 def test_results_are_saved_though_the_record_cannot_be_written(
     alone: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

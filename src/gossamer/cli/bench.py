@@ -16,7 +16,7 @@ from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
 from gossamer.deploy import sparse_file
 from gossamer.deploy.about import check_parent, read_about
-from gossamer.deploy.artifact import Artifact, open_artifact
+from gossamer.deploy.artifact import Artifact, check_artifact, open_artifact
 from gossamer.deploy.bench import Plan
 from gossamer.deploy.bench import bench as measure
 from gossamer.deploy.bench_figure import write_figure
@@ -73,6 +73,8 @@ def bench(
         write_figure([read_bench(path) for path in files], output)
         print(f"written: {output}")
         return
+    for path in files:
+        check_artifact(path)
     opened = None if run is None else open_origin(run, data_dir, trust=trust)
     network = _network(files, opened, trust=trust)
     if opened is not None and network is not None:

@@ -17,7 +17,7 @@ from gossamer.cli.subjects import Origin, open_origin, own_model, read_options
 from gossamer.data import DataSet
 from gossamer.data.registry import load
 from gossamer.deploy.about import about_path, check_parent
-from gossamer.deploy.artifact import Artifact, open_artifact
+from gossamer.deploy.artifact import Artifact, check_artifact, open_artifact
 from gossamer.deploy.verification import Verification
 from gossamer.deploy.verify import AGREEMENT, LIMIT, QUERIES, Asked, keep
 from gossamer.deploy.verify import verify as examine
@@ -70,6 +70,11 @@ def verify(
     """
     if run is None and twin is None:
         _check_nothing_sought(attack, option)
+    if run is None and data is None:
+        raise ConfigError(
+            "what to verify on", expected="--run RUN or --data NAME", got="neither", remedy="give the run it came from"
+        )
+    check_artifact(artifact)
     opened = None if run is None else open_origin(run, data_dir, trust=trust)
     parent = _parent(opened, twin, twin_weights)
     images = _images(opened, data, tuple(data_option or ()), data_dir, part)
@@ -173,11 +178,8 @@ def _parent(run: Origin | None, twin: str | None, weights: Path | None) -> nn.Mo
 def _images(run: Origin | None, data: str | None, given: tuple[str, ...], folder: Path | None, part: str) -> DataSet:
     if data is not None:
         return load(data, part, data_dir=folder, **read_options(given, "--data-option"))
-    if run is not None:
-        return run.part(part)
-    raise ConfigError(
-        "what to verify on", expected="--run RUN or --data NAME", got="neither", remedy="give the run it came from"
-    )
+    assert run is not None
+    return run.part(part)
 
 
 def _threat(text: str | None, run: Origin | None) -> ThreatModel:

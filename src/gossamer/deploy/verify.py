@@ -149,6 +149,7 @@ def _compared(artifact: Artifact, parent: nn.Module | None, samples: DataSet) ->
         return None, None
     images = samples.float(torch.arange(min(COMPARED, len(samples))))
     twin = parent.to("cpu").eval()
+    # Without a record nothing says of what shape images are: whether the parent takes them does.
     count_classes(twin, images[:1])
     return parity(twin, artifact.model, images), parity(twin, artifact.model, probes(samples.image_shape))
 

@@ -271,7 +271,7 @@ enum { AHEAD = 4096 };
         EACH_##NV(JOINS)                                                                                              \
         FINISH(NV)                                                                                                    \
     }
-#define DENSE(NAME, NV, VALUE, BYTES)                                                                                   \
+#define DENSE(NAME, NV, VALUE, BYTES)                                                                                 \
     static void NAME##_##NV(const job_t *job) {                                                                       \
         LOCALS(NV)                                                                                                    \
         const long window = sum->window, groups = (sum->outputs + GROUP - 1) / GROUP;                                 \
