@@ -22,7 +22,7 @@ from artifact_speed import IMAGE, SUBJECTS, network
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csource import write_c
 from gossamer.deploy.csource.compile import OPTIMISE
-from gossamer.deploy.csource.constants import DENSE_TILE, TILE, Layer
+from gossamer.deploy.csource.constants import DENSE_TILE, TILE, Layer, together
 from gossamer.deploy.csource.emit import UNITS
 from gossamer.deploy.csource.layout import Layout, place
 from gossamer.deploy.csource.lowering import lower
@@ -144,12 +144,13 @@ def _weighted(step: Weighted, layer: Layer, layout: Layout, seconds: float, imag
     tile = min(DENSE_TILE if layer.dense else TILE, run)
     offsets = sorted(layout.offset(step, index) % source.plane for index in range(len(step.reads)))
     cells = np.unique(np.concatenate([np.arange(offset, offset + tile) for offset in offsets])).size
+    channels = min(layer.chunk * together(step, layer, layout), source.cells[0] // step.phases)
     return Step(
         name=step.name,
         seconds=seconds,
         products=int(np.count_nonzero(step.weight)) * rows * columns * images,
         cells=rows * columns * layout.unit / run,
-        reads=4 * int(cells) * layer.chunk * step.phases,
+        reads=4 * int(cells) * channels * step.phases,
         dense=layer.dense,
     )
 

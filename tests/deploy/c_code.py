@@ -63,6 +63,7 @@ DISGUISES: Mapping[str, tuple[str, ...]] = {
     "the tiles of neon": ("-mno-avx", "-D__aarch64__"),
 }
 """The vectors of processors that this one is not, as it computes them."""
+EACH = {**WIDTHS, **DISGUISES}
 ASKED_OF_PROCESSOR = {"avx2": ("avx2", "fma"), "avx512": ("avx512f",), "avx512 in halves": ("avx2", "fma")}
 
 

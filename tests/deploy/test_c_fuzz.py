@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 from c_code import (
-    DISGUISES,
+    EACH,
     SANITIZED,
     UNSET,
     WIDTHS,
@@ -36,21 +36,25 @@ from gossamer.deploy.simplify import simplify
 pytestmark = needs_compiler
 
 MOST = 17
-EACH = {**WIDTHS, **DISGUISES}
 ODD = st.sampled_from([1, 1, 2, 3, 5, 7, 11, 13, 16, 17, 23])
-CACHES = {False: (constants.FIRST_CACHE, constants.SECOND_CACHE), True: (60, 120)}
-"""Floats; the smaller are so few that even these networks read their channels in chunks."""
+SMALL = {"FIRST_CACHE": 60, "SECOND_CACHE": 120}
+CACHES = {
+    "as always": {"FIRST_CACHE": constants.FIRST_CACHE},
+    "small": {**SMALL, "FIRST_CACHE_TOGETHER": 60},
+    "small, lists read as one": SMALL,
+}
+"""Floats: so few that even these networks read their channels in chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """How a network is written and compiled. simple: simplified before; chunked: as for very small caches."""
+    """How a network is written and compiled. simple: simplified before; caches: of CACHES."""
 
     width: str
     values: Values
     simple: bool
     beside: bool
-    chunked: bool
+    caches: str
     unset: bool
     singles: int
 
@@ -61,7 +65,7 @@ CHOICES = st.builds(
     values=st.sampled_from(get_args(Values)),
     simple=st.booleans(),
     beside=st.booleans(),
-    chunked=st.booleans(),
+    caches=st.sampled_from(list(CACHES)),
     unset=st.sampled_from([False, False, True]),
     singles=st.integers(1, 7),
 )
@@ -79,8 +83,7 @@ def check_safe(cc: str, case: Case, choices: Choices) -> None:
     width = EACH[choices.width] if runs_here(cc, choices.width) else WIDTHS["scalar"]
     # The sanitizer of memory does not know what the threads of OpenMP have written.
     sanitizer = UNSET if choices.unset and runs_with(cc, *UNSET) else (*SANITIZED, *threads_of(cc))
-    first, second = CACHES[choices.chunked]
-    small = mock.patch.multiple(constants, FIRST_CACHE=first, SECOND_CACHE=second)
+    small = mock.patch.multiple(constants, **CACHES[choices.caches])
     with tempfile.TemporaryDirectory() as folder, small:
         written = write_shared(
             graph, Path(folder), "toy", values=choices.values, blob=choices.beside, singles=choices.singles

@@ -1,19 +1,20 @@
 """The package's networks and random ones as C match the yardstick."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from c_code import QUICK, check, images, made, needs_compiler, with_signs
+from c_code import EACH, QUICK, check, images, made, needs_compiler, runs_here, with_signs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import PACKAGE, Case, networks, package_case
+from networks import PACKAGE, Case, chain, networks, package_case
 
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csource import Values, constants
-from gossamer.deploy.graph import Graph
+from gossamer.deploy.graph import Convolution, Flatten, Graph
 from gossamer.deploy.simplify import simplify
 
 pytestmark = needs_compiler
@@ -43,9 +44,13 @@ def test_networks_of_the_package(name: str, values: Values, tmp_path: Path) -> N
     check(network, graph, values, images(graph, 33), COUNTS)
 
 
+@pytest.mark.parametrize("most", [100, constants.FIRST_CACHE_TOGETHER])
 @pytest.mark.parametrize("values", get_args(Values))
-def test_channels_read_in_small_chunks(values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_read_in_small_chunks(
+    values: Values, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "FIRST_CACHE", 300)
+    monkeypatch.setattr(constants, "FIRST_CACHE_TOGETHER", most)
     monkeypatch.setattr(constants, "SECOND_CACHE", 600)
     graph = simplified("resnet20")
     graph = with_signs(graph) if values == "signs" else graph
@@ -53,6 +58,46 @@ def test_channels_read_in_small_chunks(values: Values, tmp_path: Path, monkeypat
     x = images(graph, 9)
     check(network, graph, values, x, (1, 9))
     check(network, graph, values, x, (1, 9), threads=2)
+
+
+def narrow(channels: int, outputs: int, side: int, density: float) -> Graph:
+    """Return a convolution of many channels on a small map, of which so many weights are kept."""
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(outputs, channels, 3, 3, generator=random) / 16
+    weight *= torch.rand(weight.shape, generator=random) < density
+    convolution = Convolution(weight=weight, bias=torch.randn(outputs, generator=random), margins=(1, 1, 1, 1))
+    return chain((channels, side, side), convolution, Flatten())
+
+
+def lists_at_a_time(written: Path) -> list[int]:
+    """Return how many lists each plan reads at a time."""
+    return [int(found) for found in re.findall(r"\.together = (\d+)", written.read_text())]
+
+
+def longest_vectors() -> tuple[str, ...]:
+    """Return flags for vectors of 64 bytes where this machine can compute them."""
+    return next((EACH[width] for width in ("avx512", "avx512 in halves") if runs_here("cc", width)), ())
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize("values", get_args(Values))
+def test_small_maps_of_many_channels(values: Values, side: int, tmp_path: Path) -> None:
+    graph = narrow(1024, 5, side, 0.1)
+    graph = with_signs(graph) if values == "signs" else graph
+    network = made(graph, tmp_path, values, openmp=True, flags=longest_vectors())
+    single, block = lists_at_a_time(tmp_path / "toy.c")
+    assert single > block == 1
+    check(network, graph, values, images(graph, 17), (1, 16, 17))
+    check(network, graph, values, images(graph, 17), (1, 16, 17), threads=2)
+
+
+@pytest.mark.parametrize("values", get_args(Values))
+def test_more_channels_than_a_place_can_tell(values: Values, tmp_path: Path) -> None:
+    graph = narrow(4100, 3, 2, 0.02)
+    graph = with_signs(graph) if values == "signs" else graph
+    network = made(graph, tmp_path, values)
+    assert lists_at_a_time(tmp_path / "toy.c") == [1, 1]
+    check(network, graph, values, images(graph, 9), (1, 9))
 
 
 @pytest.mark.long

@@ -2,11 +2,15 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
+import pytest
 import torch
 from c_code import made, needs_compiler
 from networks import chain
 from torch import Tensor
+from torch.nn import functional
+from torch.testing import assert_close
 
 from gossamer.deploy.csource import Compiled
 from gossamer.deploy.graph import (
@@ -90,6 +94,19 @@ def test_clips_pools_thinning_and_padding(tmp_path: Path) -> None:
     assert computed(tmp_path, SQUARE, Thin(step=(2, 1))) == [1, 2, 3, 7, 8, 9]
     padded = Pad(channels=(1, 0), margins=(0, 1, 1, 0))
     assert computed(tmp_path, ROW, padded) == [0.0] * 8 + [0, 1, 2, 3, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["max", "mean"])
+def test_pools_of_four_cells_match_those_of_torch(kind: Literal["max", "mean"], tmp_path: Path) -> None:
+    x = torch.randn(1, 2, 5, 63, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 0], x[0, 0, 1, 3], x[0, 1, 2, 60] = torch.nan, torch.nan, -math.inf
+    pool = functional.max_pool2d if kind == "max" else functional.avg_pool2d
+    flat = Pool(kind=kind, window=(2, 2), stride=(2, 2))
+    for width in (2, 5, 8, 14, 17, 31, 63):
+        network = made(chain((2, 5, width), flat, Flatten()), tmp_path / str(width))
+        (one,), block = network(x[..., :width]), network(x[..., :width].expand(16, -1, -1, -1))
+        assert_close(one, pool(x[..., :width], 2).flatten(), equal_nan=True)
+        assert_close(block, one.expand(16, -1), equal_nan=True)
 
 
 def branches(last: Operation, shape: tuple[int, ...]) -> Graph:

@@ -1,10 +1,12 @@
 """How do the weights of a network become constants of a C file? As one run of bytes, and who finds what where in it.
 
-A sparse layer is lists of places and values, one list for each output channel in each chunk of input channels. A place
-is two bytes: the channel, counted from the first of its chunk, above the bits for the place in the window. Output
-channels stand in the order of how many weights they keep, so that loops of equal length follow one another. A dense
-layer is weights only, four output channels side by side. Values are float32; int8, with a scale for each output
-channel; or signs, of which only the order tells: first the places of all positive, then those of all negative weights.
+A sparse layer is lists of places and values, one list for each chunk of input channels of each output channel. Lists of
+one output channel follow one another, so that a plan whose maps are small reads several as one. A place is two bytes:
+the channel above the bits for the place in the window. Where there are more channels than these bytes can tell, they
+are counted from the first of the chunk, and lists are read one by one. Output channels stand in the order of how many
+weights they keep, so that loops of equal length follow one another. A dense layer is weights only, four output channels
+side by side. Values are float32; int8, with a scale for each output channel; or signs, of which only the order tells:
+first the lists of all positive, then those of all negative weights.
 """
 
 import zlib
@@ -15,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.deploy.csource.layout import Layout
+from gossamer.deploy.csource.layout import Layout, whole_lines
 from gossamer.deploy.csource.program import Floats, Weighted, refuse
 from gossamer.deploy.values import quantise
 
@@ -27,10 +29,12 @@ PLACE_BITS = 16
 GROUP = 4
 """Output channels that stand side by side in a dense layer."""
 
-# The stated cost model, in floats and shares; the caches are those of a small core.
+# The stated cost model, in floats and shares; the caches are those of a small core. Lists that are read as one leave
+# more of it to the weights: they are long enough already.
 TILE = 96
 DENSE_TILE = 24
 FIRST_CACHE = 14_000
+FIRST_CACHE_TOGETHER = 10_000
 SECOND_CACHE = 64_000
 WEIGHTS_WORTH_A_CHUNK = 12
 # From which share of kept weights on a layer is computed densely, by the most cells of its map: the fewer cells a
@@ -73,14 +77,17 @@ class Blob:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What C knows of the constants of a weighted step, but for its maps. chunk: input channels read at a time.
+    """What C knows of the constants of a weighted step, but for its maps. chunk: input channels of a list.
 
+    kept: weights of an output channel, on average; apart: places count channels from the first of their list.
     values to bias: where they begin among the constants; values is -1 for signs, scale 0 where there is none.
     """
 
     coding: Coding
     dense: bool
     chunk: int
+    kept: float
+    apart: bool
     bits: int
     values: int
     places: int
@@ -112,6 +119,8 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
             coding=coding,
             dense=True,
             chunk=chunk,
+            kept=kept / len(codes),
+            apart=True,
             bits=bits,
             values=at,
             places=0,
@@ -120,11 +129,14 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
             scale=scale,
             bias=bias,
         )
-    lists = _lists(codes, step.groups, chunk, bits, signs=coding == "signs")
+    apart = channels > 1 << (PLACE_BITS - bits)
+    lists = _lists(codes, step.groups, chunk, bits, signs=coding == "signs", apart=apart)
     return Layer(
         coding=coding,
         dense=False,
         chunk=chunk,
+        kept=kept / len(codes),
+        apart=apart,
         bits=bits,
         values=-1 if coding == "signs" else blob.add(lists.values),
         places=blob.add(lists.places),
@@ -133,6 +145,16 @@ def layer(step: Weighted, values: Values, blob: Blob, block: Layout) -> Layer:
         scale=scale,
         bias=bias,
     )
+
+
+def together(step: Weighted, layer: Layer, layout: Layout) -> int:
+    """Return how many lists of an output channel a plan reads as one: those whose cells stay in a cache there too."""
+    if layer.apart:
+        return 1
+    channels = layout.maps[step.source].cells[0] // step.phases
+    chunks = -(-channels // layer.chunk)
+    most = _channels_worth_reading(step, layout, layer.kept / channels, FIRST_CACHE_TOGETHER) // layer.chunk
+    return -(-chunks // -(-chunks // max(most, 1)))
 
 
 def is_dense(kept: int, weights: int, *, cells: int, groups: int) -> bool:
@@ -180,11 +202,20 @@ def _chunk(step: Weighted, block: Layout, channels: int, kept: int, bits: int, *
         )
     if step.groups > 1:
         return _balanced(channels, most)
-    cells = _cells_of_a_tile(step, block, DENSE_TILE if dense else TILE)
-    small, large = max(FIRST_CACHE // cells, 1), max(SECOND_CACHE // cells, 1)
-    per_chunk = kept / len(step.weight) * small / channels
-    chunk = small if dense or per_chunk >= WEIGHTS_WORTH_A_CHUNK else large
-    return _balanced(channels, chunk if dense else min(chunk, most))
+    if dense:
+        return _balanced(channels, max(FIRST_CACHE // _cells_of_a_tile(step, block, DENSE_TILE), 1))
+    chunk = _channels_worth_reading(step, block, kept / len(step.weight) / channels, FIRST_CACHE)
+    return _balanced(channels, min(chunk, most))
+
+
+def _channels_worth_reading(step: Weighted, layout: Layout, kept: float, first: int) -> int:
+    """Return how many input channels fit a cache, of each of which an output channel keeps so many weights.
+
+    first: floats that the first cache holds.
+    """
+    cells = _cells_of_a_tile(step, layout, TILE)
+    small, large = max(first // cells, 1), max(SECOND_CACHE // cells, 1)
+    return small if kept * small >= WEIGHTS_WORTH_A_CHUNK else large
 
 
 def _balanced(channels: int, most: int) -> int:
@@ -193,14 +224,15 @@ def _balanced(channels: int, most: int) -> int:
     return -(-channels // chunks)
 
 
-def _cells_of_a_tile(step: Weighted, block: Layout, tile: int) -> int:
+def _cells_of_a_tile(step: Weighted, layout: Layout, tile: int) -> int:
     """Return how many floats of one input channel are read for a tile of so many: of each row, or of rows that meet."""
-    source = block.maps[step.source]
+    source, out = layout.maps[step.source], layout.maps[step.target]
+    tile = min(tile, whole_lines((out.cells[1] - 1) * out.row + out.cells[2] * layout.unit))
     seen = 0
     for phase in {read.phase for read in step.reads}:
         reads = [read for read in step.reads if read.phase == phase]
         rows, columns = [read.row for read in reads], [read.column for read in reads]
-        wide = tile + (max(columns) - min(columns)) * block.unit
+        wide = tile + (max(columns) - min(columns)) * layout.unit
         seen += min(len(set(rows)) * wide, wide + (max(rows) - min(rows)) * source.row, source.plane)
     return seen
 
@@ -213,7 +245,7 @@ class _Lists:
     order: NDArray[np.int32]
 
 
-def _lists(codes: NDArray[Any], groups: int, chunk: int, bits: int, *, signs: bool) -> _Lists:
+def _lists(codes: NDArray[Any], groups: int, chunk: int, bits: int, *, signs: bool, apart: bool) -> _Lists:
     outputs, inputs, _ = codes.shape
     output, channel, place = np.nonzero(codes)
     values = codes[output, channel, place]
@@ -223,19 +255,17 @@ def _lists(codes: NDArray[Any], groups: int, chunk: int, bits: int, *, signs: bo
     position = np.empty(outputs, np.int64)
     position[order] = np.arange(outputs)
     chunks = -(-inputs * groups // chunk)
-    lists = (channel // chunk) * outputs + position[output]
+    lists = position[output]
     if signs:
         lists = 2 * lists + (values < 0)
+    lists = lists * chunks + channel // chunk
     sequence = np.lexsort((place, channel, lists))
-    # Lists begin where the ones before end; so that each chunk has its own end, that of the last list is repeated.
-    each = outputs * (2 if signs else 1)
-    ends = np.cumsum(np.bincount(lists, minlength=chunks * each)).reshape(chunks, each)
-    begins = np.concatenate([[0], ends[:-1, -1]])
-    starts = np.concatenate([begins[:, None], ends], axis=1)
+    lengths = np.bincount(lists, minlength=outputs * (2 if signs else 1) * chunks)
+    counted = channel % chunk if apart else channel
     return _Lists(
-        places=((channel % chunk << bits) | place)[sequence].astype(np.uint16),
+        places=(counted << bits | place)[sequence].astype(np.uint16),
         values=values[sequence],
-        starts=starts.astype(np.int32),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         order=order.astype(np.int32),
     )
 

@@ -13,13 +13,14 @@
 #endif
 
 /* Floats of a vector; vectors of sums of one channel that are held at a time, and of each of four of a dense layer. */
-#if defined(@UPPER@_SCALAR) || !defined(__GNUC__) || \
+#if defined(@UPPER@_SCALAR) || !defined(__GNUC__) ||                                                                  \
     !(defined(__SSE__) || defined(__aarch64__) || defined(__ARM_NEON))
 enum { LANES = 1 };
 #define MOST 16
 #define SCALAR
 #elif defined(__AVX512F__)
 enum { LANES = 16 };
+#define LONG_VECTORS 1
 #define MOST 12
 #define MOST_DENSE 6
 #elif defined(__AVX__)
@@ -34,6 +35,9 @@ enum { LANES = 4 };
 #endif
 #ifndef MOST_DENSE
 #define MOST_DENSE (MOST / 4)
+#endif
+#ifndef LONG_VECTORS
+#define LONG_VECTORS 0
 #endif
 enum { LINE = 16, UNIT = @UNIT@, GROUP = 4 };
 
@@ -52,6 +56,12 @@ typedef int32_t whole;
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int bits_of_vec __attribute__((vector_size(4 * LANES)));
 typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#if LONG_VECTORS
+enum { HALF_LANES = LANES / 2 };
+typedef float half __attribute__((vector_size(4 * HALF_LANES)));
+typedef int bits_of_half __attribute__((vector_size(4 * HALF_LANES)));
+typedef float loose_half __attribute__((vector_size(4 * HALF_LANES), aligned(4), may_alias));
+#endif
 #define LOAD(p) ((vec) * (const loose *)(p))
 #define STORE(p, v) (*(loose *)(p) = (v))
 #define SPLAT(x) ((x) - (vec){0})
@@ -64,7 +74,7 @@ typedef uint16_t place __attribute__((may_alias));
 typedef int32_t whole __attribute__((may_alias));
 #endif
 
-#if defined(USE_SPARSE_FLOATS) || defined(USE_SPARSE_CODES) || defined(USE_SPARSE_SIGNS) || \
+#if defined(USE_SPARSE_FLOATS) || defined(USE_SPARSE_CODES) || defined(USE_SPARSE_SIGNS) ||                           \
     defined(USE_DENSE_FLOATS) || defined(USE_DENSE_CODES)
 #define USE_WEIGHTS
 #endif
@@ -109,18 +119,19 @@ typedef void kernel_t(const job_t *);
 
 /* A weighted step. Constants are named by where they begin among all constants, in bytes. */
 typedef struct {
-    kernel_t *const *kernels;         /* by how many vectors of sums they hold */
+    kernel_t *const *kernels;         /* by how many vectors of sums they hold; 0: half a one */
     const int32_t *reads;             /* floats from a cell that is made to the one read, for each place of a window */
     map_t out;
     long in, in_plane, channels;      /* of what is read: first cell, from channel to channel, how many */
     long add, add_plane;              /* the map that is added; -1: none */
-    long chunk, window, outputs, run; /* channels read at a time; places of a window; floats of a plane, with gaps */
+    long chunk, together;             /* channels of a list of weights; lists that are read at a time */
+    long window, outputs, run;        /* places of a window; output channels; floats of a plane, with gaps */
     long values, places, starts, order, scale, bias;
-    int bits, most, dense, scaled, clipped;
+    int bits, most, apart, dense, scaled, clipped; /* apart: places count channels from the first of their list */
     float low, high;
 } sum_t;
 
-/* One tile of a weighted step: the same floats of many output channels, and one chunk of the channels that are read. */
+/* One tile of a weighted step: the same floats of many output channels, and a part of the channels that are read. */
 struct job_t {
     const sum_t *sum;
     const float *in, *add;
@@ -130,6 +141,7 @@ struct job_t {
     const whole *starts, *order;
     const number *scale, *bias, *codes;
     long first, last, count, begin, inputs; /* output channels; floats; channels that are read, from which and how many */
+    long lists, span;                       /* of an output channel (and sign), and how many of them are read */
     int begins, ends;
 };
 
@@ -179,8 +191,8 @@ struct job_t {
     if (!filled) memcpy(y, to, (size_t)count * sizeof *y);
 
 /* Sparse: the cells that a kept weight reads are multiplied by it and added. Few vectors get a second set of sums, so
-   that additions need not wait for one another. A place is the channel, within its chunk, above `bits` bits for the
-   place of the window. */
+   that additions need not wait for one another. A place is the channel above `bits` bits for the place of the
+   window. */
 #define FLOATS(k) (((const number *)job->values)[k])
 #define CODES(k) (codes[job->values[k]])
 #define AT(k) (in + (long)(places[k] >> bits) * plane + reads[places[k] & mask])
@@ -193,58 +205,51 @@ struct job_t {
 #define MINUS(n) a##n -= LOAD(x + n * LANES);
 #define MINUS_SECOND(n) b##n -= LOAD(z + n * LANES);
 #define WEIGHTS_1(NV, VALUE)                                                                                          \
-    for (; k < starts[i + 1]; k++) {                                                                                  \
+    for (; k < own[span]; k++) {                                                                                      \
         const float *x = AT(k), v = VALUE(k);                                                                         \
         EACH_##NV(TIMES)                                                                                              \
     }
 #define WEIGHTS_2(NV, VALUE)                                                                                          \
     EACH_##NV(SECOND)                                                                                                 \
-    for (const long end = starts[i + 1] - 1; k < end; k += 2) {                                                       \
+    for (const long end = own[span] - 1; k < end; k += 2) {                                                           \
         const float *x = AT(k), v = VALUE(k), *z = AT(k + 1), u = VALUE(k + 1);                                       \
         EACH_##NV(TIMES)                                                                                              \
         EACH_##NV(TIMES_SECOND)                                                                                       \
     }                                                                                                                 \
     WEIGHTS_1(NV, VALUE)                                                                                              \
     EACH_##NV(JOIN)
-#define SIGNS_1(NV)                                                                                                   \
-    for (; k < starts[2 * i + 1]; k++) {                                                                              \
+#define ADD_1(NV, DO, END)                                                                                            \
+    for (; k < END; k++) {                                                                                            \
         const float *x = AT(k);                                                                                       \
-        EACH_##NV(PLUS)                                                                                               \
-    }                                                                                                                 \
-    for (; k < starts[2 * i + 2]; k++) {                                                                              \
-        const float *x = AT(k);                                                                                       \
-        EACH_##NV(MINUS)                                                                                              \
+        EACH_##NV(DO)                                                                                                 \
     }
+#define ADD_2(NV, DO, END)                                                                                            \
+    for (const long end = END - 1; k < end; k += 2) {                                                                 \
+        const float *x = AT(k), *z = AT(k + 1);                                                                       \
+        EACH_##NV(DO)                                                                                                 \
+        EACH_##NV(DO##_SECOND)                                                                                        \
+    }                                                                                                                 \
+    ADD_1(NV, DO, END)
+#define SIGNS_1(NV)                                                                                                   \
+    ADD_1(NV, PLUS, own[span])                                                                                        \
+    k = own[lists];                                                                                                   \
+    ADD_1(NV, MINUS, own[lists + span])
 #define SIGNS_2(NV)                                                                                                   \
     EACH_##NV(SECOND)                                                                                                 \
-    for (const long end = starts[2 * i + 1] - 1; k < end; k += 2) {                                                   \
-        const float *x = AT(k), *z = AT(k + 1);                                                                       \
-        EACH_##NV(PLUS)                                                                                               \
-        EACH_##NV(PLUS_SECOND)                                                                                        \
-    }                                                                                                                 \
-    for (; k < starts[2 * i + 1]; k++) {                                                                              \
-        const float *x = AT(k);                                                                                       \
-        EACH_##NV(PLUS)                                                                                               \
-    }                                                                                                                 \
-    for (const long end = starts[2 * i + 2] - 1; k < end; k += 2) {                                                   \
-        const float *x = AT(k), *z = AT(k + 1);                                                                       \
-        EACH_##NV(MINUS)                                                                                              \
-        EACH_##NV(MINUS_SECOND)                                                                                       \
-    }                                                                                                                 \
-    for (; k < starts[2 * i + 2]; k++) {                                                                              \
-        const float *x = AT(k);                                                                                       \
-        EACH_##NV(MINUS)                                                                                              \
-    }                                                                                                                 \
+    ADD_2(NV, PLUS, own[span])                                                                                        \
+    k = own[lists];                                                                                                   \
+    ADD_2(NV, MINUS, own[lists + span])                                                                               \
     EACH_##NV(JOIN)
-#define SPARSE(NAME, NV, EACH_START, LOOP)                                                                            \
+#define SPARSE(NAME, NV, LISTS, LOOP)                                                                                 \
     static void NAME##_##NV(const job_t *job) {                                                                       \
         LOCALS(NV)                                                                                                    \
         const place *places = job->places;                                                                            \
-        const whole *starts = job->starts;                                                                            \
+        const long lists = job->lists, span = job->span;                                                              \
         const int bits = sum->bits, mask = (1 << bits) - 1;                                                           \
         for (long i = job->first; i < job->last; i++) {                                                               \
             const long o = job->order[i];                                                                             \
-            long k = starts[EACH_START * i];                                                                          \
+            const whole *own = job->starts + LISTS * lists * i;                                                       \
+            long k = own[0];                                                                                          \
             START(NV)                                                                                                 \
             LOOP                                                                                                      \
             FINISH(NV)                                                                                                \
@@ -304,21 +309,21 @@ enum { AHEAD = 4096 };
 #define DENSE_CODES(NV) DENSE(dense_codes, NV, CODES, 1)
 
 #if MOST == 12
-#define SIZES(F) 0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12
+#define SIZES(F) HALF(F), F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12
 #define MAKE(ONE, TWO) TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11) ONE(12)
 #elif MOST == 16
 #define SIZES(F)                                                                                                      \
-    0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15,  \
+    HALF(F), F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15, \
         F##_16
 #define MAKE(ONE, TWO)                                                                                                \
-    TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) ONE(9) ONE(10) ONE(11) ONE(12) ONE(13) ONE(14) ONE(15)     \
+    TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) ONE(9) ONE(10) ONE(11) ONE(12) ONE(13) ONE(14) ONE(15)    \
     ONE(16)
 #else
 #define SIZES(F)                                                                                                      \
-    0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15,  \
+    HALF(F), F##_1, F##_2, F##_3, F##_4, F##_5, F##_6, F##_7, F##_8, F##_9, F##_10, F##_11, F##_12, F##_13, F##_14, F##_15, \
         F##_16, F##_17, F##_18, F##_19, F##_20, F##_21, F##_22, F##_23, F##_24
 #define MAKE(ONE, TWO)                                                                                                \
-    TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) TWO(9) TWO(10) TWO(11) TWO(12) ONE(13) ONE(14) ONE(15)     \
+    TWO(1) TWO(2) TWO(3) TWO(4) TWO(5) TWO(6) TWO(7) TWO(8) TWO(9) TWO(10) TWO(11) TWO(12) ONE(13) ONE(14) ONE(15)    \
     ONE(16) ONE(17) ONE(18) ONE(19) ONE(20) ONE(21) ONE(22) ONE(23) ONE(24)
 #endif
 #if MOST_DENSE == 3
@@ -330,6 +335,30 @@ enum { AHEAD = 4096 };
 #else
 #define SIZES_DENSE(F) 0, F##_1, F##_2, F##_3, F##_4, F##_5, F##_6
 #define MAKE_DENSE(F) F(1) F(2) F(3) F(4) F(5) F(6)
+#endif
+
+/* Maps of so few floats that half a vector holds them: all that is read of a channel then fits one line of the cache. */
+#if LONG_VECTORS
+#define vec half
+#define bits_of_vec bits_of_half
+#define loose loose_half
+#define LANES HALF_LANES
+#ifdef USE_SPARSE_FLOATS
+SPARSE(sparse_floats_half, 1, 1, WEIGHTS_2(1, FLOATS))
+#endif
+#ifdef USE_SPARSE_CODES
+SPARSE(sparse_codes_half, 1, 1, WEIGHTS_2(1, CODES))
+#endif
+#ifdef USE_SPARSE_SIGNS
+SPARSE(sparse_signs_half, 1, 2, SIGNS_2(1))
+#endif
+#undef vec
+#undef bits_of_vec
+#undef loose
+#undef LANES
+#define HALF(F) F##_half_1
+#else
+#define HALF(F) 0
 #endif
 
 #ifdef USE_SPARSE_FLOATS
@@ -387,21 +416,15 @@ static long share(long count, long part, long parts) { return count / parts * pa
 
 #ifdef USE_WEIGHTS
 /* How long the first `count` output channels take: by their weights, and one each for what comes with every channel. */
-static long weights_of(const sum_t *sum, const whole *starts, long each, long chunks, long count) {
-    const long length = each * sum->outputs + 1;
-    long found = count;
-    for (long chunk = 0; chunk < chunks; chunk++)
-        found += starts[chunk * length + each * count] - starts[chunk * length];
-    return found;
-}
+static long weights_of(const whole *starts, long lists, long count) { return count + starts[lists * count]; }
 
-/* Where the share of a thread begins, of output channels that take so long. */
-static long share_of_weights(const sum_t *sum, const whole *starts, long each, long chunks, long part, long parts) {
-    const long before = share(weights_of(sum, starts, each, chunks, sum->outputs), part, parts);
-    long low = 0, high = sum->outputs;
+/* Where the share of a thread begins, of output channels with so many lists each that take so long. */
+static long share_of_weights(const whole *starts, long lists, long outputs, long part, long parts) {
+    const long before = share(weights_of(starts, lists, outputs), part, parts);
+    long low = 0, high = outputs;
     while (low < high) {
         const long middle = (low + high) / 2;
-        if (weights_of(sum, starts, each, chunks, middle) < before) low = middle + 1;
+        if (weights_of(starts, lists, middle) < before) low = middle + 1;
         else high = middle;
     }
     return low;
@@ -413,6 +436,7 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     const whole *starts = (const whole *)(const void *)(all + sum->starts);
     const long vectors = (sum->run + LANES - 1) / LANES, room = sum->out.plane - sum->out.before;
     const long tiles = (vectors + sum->most - 1) / sum->most;
+    const int halved = LONG_VECTORS && !sum->dense && 2 * sum->run <= LANES;
     job_t job;
     memset(&job, 0, sizeof job);
     job.sum = sum;
@@ -420,6 +444,7 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     job.codes = numbers(0);
     job.scale = numbers(sum->scale);
     job.bias = numbers(sum->bias);
+    job.lists = chunks;
     if (sum->dense) {
         const long groups = (sum->outputs + GROUP - 1) / GROUP;
         job.first = share(groups, part, parts);
@@ -427,24 +452,25 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     } else {
         job.places = (const place *)(const void *)(all + sum->places);
         job.order = (const whole *)(const void *)(all + sum->order);
-        job.first = parts > 1 ? share_of_weights(sum, starts, each, chunks, part, parts) : 0;
-        job.last = parts > 1 ? share_of_weights(sum, starts, each, chunks, part + 1, parts) : sum->outputs;
+        job.first = parts > 1 ? share_of_weights(starts, each * chunks, sum->outputs, part, parts) : 0;
+        job.last = parts > 1 ? share_of_weights(starts, each * chunks, sum->outputs, part + 1, parts) : sum->outputs;
     }
     for (long tile = 0; tile < tiles; tile++) {
         /* In 64 bits: a long may have 32, too few for the products. */
         const long from = (long)((int64_t)vectors * tile / tiles), to = (long)((int64_t)vectors * (tile + 1) / tiles);
         const long at = from * LANES, next = to * LANES;
-        job.count = next <= room ? next - at : sum->run - at;
+        job.count = halved && LANES / 2 <= room ? LANES / 2 : next <= room && !halved ? next - at : sum->run - at;
         job.out = m + sum->out.at + at;
         job.add = sum->add < 0 ? 0 : m + sum->add + at;
-        for (long chunk = 0; chunk < chunks; chunk++) {
+        for (long chunk = 0; chunk < chunks; chunk += job.span) {
+            job.span = chunks - chunk < sum->together ? chunks - chunk : sum->together;
             job.begin = chunk * sum->chunk;
             job.inputs = sum->channels - job.begin < sum->chunk ? sum->channels - job.begin : sum->chunk;
-            job.in = m + sum->in + at + job.begin * sum->in_plane;
-            job.starts = starts + chunk * (each * sum->outputs + 1);
+            job.in = m + sum->in + at + (sum->apart ? job.begin * sum->in_plane : 0);
+            job.starts = starts + chunk;
             job.begins = chunk == 0;
-            job.ends = chunk == chunks - 1;
-            sum->kernels[to - from](&job);
+            job.ends = chunk + job.span == chunks;
+            sum->kernels[halved ? 0 : to - from](&job);
         }
     }
     if (sum->dense)
@@ -599,11 +625,45 @@ static void pool_means(const pooled_t *step, float *to, long rows, long unit) {
     }
 }
 
+/* Outputs from two cells of two rows each. By vectors, as their number and all distances are known to the compiler. */
+static inline void pool_some_fours(float *restrict to, const float *restrict one, const float *restrict other,
+                                   long count, int mean) {
+    for (long x = 0; x < count; x++) {
+        const float a = one[2 * x], b = one[2 * x + 1], c = other[2 * x], d = other[2 * x + 1];
+        const float ab = b > a || b != b ? b : a, cd = d > c || d != d ? d : c; /* not a number stays */
+        to[x] = mean ? (a + b + c + d) / 4 : cd > ab || cd != cd ? cd : ab;
+    }
+}
+
+static void pool_fours(float *to, const float *one, const float *other, long count, int mean) {
+    long x = 0;
+    if (mean) {
+        pool_some_fours(to, one, other, count, 1);
+        return;
+    }
+    for (; x + 16 <= count; x += 16) pool_some_fours(to + x, one + 2 * x, other + 2 * x, 16, 0);
+    for (; x + 8 <= count; x += 8) pool_some_fours(to + x, one + 2 * x, other + 2 * x, 8, 0);
+    for (; x + 4 <= count; x += 4) pool_some_fours(to + x, one + 2 * x, other + 2 * x, 4, 0);
+    for (; x + 2 <= count; x += 2) pool_some_fours(to + x, one + 2 * x, other + 2 * x, 2, 0);
+    pool_some_fours(to + x, one + 2 * x, other + 2 * x, count - x, 0);
+}
+
+static int pools_fours(const pooled_t *step, long unit) {
+    const map_t *in = &step->in, *out = &step->out;
+    return unit == 1 && step->window_y == 2 && step->window_x == 2 && step->step_y == 2 && step->step_x == 2 &&
+           step->above == 0 && step->left == 0 && 2 * out->height <= in->height && 2 * out->width <= in->width;
+}
+
 static void pool_map(float *m, const pooled_t *step, long unit, long part, long parts) {
     const map_t *in = &step->in, *out = &step->out;
     const long channels = out->channels;
+    const int fours = pools_fours(step, unit);
     for (long c = share(channels, part, parts); c < share(channels, part + 1, parts); c++) {
-        for (long y = 0; y < out->height; y++) {
+        for (long y = 0; fours && y < out->height; y++) {
+            const float *from = m + in->at + c * in->plane + 2 * y * in->row;
+            pool_fours(m + out->at + c * out->plane + y * out->row, from, from + in->row, out->width, step->mean);
+        }
+        for (long y = 0; !fours && y < out->height; y++) {
             const long above = y * step->step_y - step->above, below = above + step->window_y;
             const long top = above < 0 ? 0 : above, bottom = below > in->height ? in->height : below;
             float *to = m + out->at + c * out->plane + y * out->row;

@@ -100,23 +100,28 @@ def _shape(cells: Cells, margins: _Margins, row: int, unit: int) -> Place:
     behind = (margins.below * row + margins.right) * unit
     run = ((cells[1] - 1) * row + cells[2]) * unit
     # Room for whole vectors behind the last cell, but for features, of which there are many.
-    plane = before + max(run + behind, _whole_lines(run) if cells[1] * cells[2] > 1 else 0)
+    plane = before + max(run + behind, _whole_vectors(run) if cells[1] * cells[2] > 1 else 0)
     return Place(at=0, plane=_odd_lines(plane), row=row * unit, before=before, behind=behind, cells=cells)
 
 
 def _odd_lines(floats: int) -> int:
     """Return a plane's size as an odd number of cache lines, so that equal places spread over all sets of the cache."""
-    if floats < LINE:
+    if floats <= LINE // 2:
         return floats
     lines = -(-floats // LINE)
     return (lines + 1 - lines % 2) * LINE
 
 
 def _floats(shape: Place) -> int:
-    return _whole_lines(shape.cells[0] * shape.plane + LINE)
+    return whole_lines(shape.cells[0] * shape.plane + LINE)
 
 
-def _whole_lines(floats: int) -> int:
+def _whole_vectors(floats: int) -> int:
+    return LINE // 2 if floats <= LINE // 2 else whole_lines(floats)
+
+
+def whole_lines(floats: int) -> int:
+    """Return as many floats or more, so that they fill cache lines."""
     return -(-floats // LINE) * LINE
 
 

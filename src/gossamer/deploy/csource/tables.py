@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gossamer.deploy.csource.constants import Blob, Layer, Values, code_table, layer
+from gossamer.deploy.csource.constants import Blob, Layer, Values, code_table, layer, together
 from gossamer.deploy.csource.layout import Layout, Place
 from gossamer.deploy.csource.program import (
     INFINITE,
@@ -161,6 +161,7 @@ def _weighted(scene: _Scene, step: Weighted) -> Sequence[Fields]:
         "add": -1 if addend is None else addend.at,
         "add_plane": 0 if addend is None else addend.plane,
         "chunk": found.chunk,
+        "together": together(step, found, scene.layout),
         "window": len(step.reads),
         "outputs": channels,
         "run": (rows - 1) * out.row + columns * scene.layout.unit,
@@ -172,6 +173,7 @@ def _weighted(scene: _Scene, step: Weighted) -> Sequence[Fields]:
         "bias": found.bias,
         "bits": found.bits,
         "most": "MOST_DENSE" if found.dense else "MOST",
+        "apart": int(found.apart),
         "dense": int(found.dense),
         "scaled": int(found.coding != "floats"),
         "clipped": 0 if step.limits == INFINITE else 1 if step.limits[1] == math.inf else 2,
