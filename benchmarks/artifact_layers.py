@@ -22,7 +22,7 @@ from artifact_speed import IMAGE, SUBJECTS, network
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csource import write_c
 from gossamer.deploy.csource.compile import OPTIMISE
-from gossamer.deploy.csource.constants import DENSE_TILE, TILE, Layer, together
+from gossamer.deploy.csource.constants import TILE, Layer, together
 from gossamer.deploy.csource.emit import UNITS
 from gossamer.deploy.csource.layout import Layout, place
 from gossamer.deploy.csource.lowering import lower
@@ -141,7 +141,7 @@ def _weighted(step: Weighted, layer: Layer, layout: Layout, seconds: float, imag
     out, source = layout.maps[step.target], layout.maps[step.source]
     _, rows, columns = out.cells
     run = (rows - 1) * out.row + columns * layout.unit
-    tile = min(DENSE_TILE if layer.dense else TILE, run)
+    tile = min(TILE, run)
     offsets = sorted(layout.offset(step, index) % source.plane for index in range(len(step.reads)))
     cells = np.unique(np.concatenate([np.arange(offset, offset + tile) for offset in offsets])).size
     channels = min(layer.chunk * together(step, layer, layout), source.cells[0] // step.phases)

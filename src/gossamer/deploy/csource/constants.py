@@ -32,7 +32,6 @@ GROUP = 4
 # The stated cost model, in floats and shares; the caches are those of a small core. Lists that are read as one leave
 # more of it to the weights: they are long enough already.
 TILE = 96
-DENSE_TILE = 24
 FIRST_CACHE = 14_000
 FIRST_CACHE_TOGETHER = 10_000
 SECOND_CACHE = 64_000
@@ -203,7 +202,7 @@ def _chunk(step: Weighted, block: Layout, channels: int, kept: int, bits: int, *
     if step.groups > 1:
         return _balanced(channels, most)
     if dense:
-        return _balanced(channels, max(FIRST_CACHE // _cells_of_a_tile(step, block, DENSE_TILE), 1))
+        return _balanced(channels, max(FIRST_CACHE // _cells_of_a_tile(step, block), 1))
     chunk = _channels_worth_reading(step, block, kept / len(step.weight) / channels, FIRST_CACHE)
     return _balanced(channels, min(chunk, most))
 
@@ -213,7 +212,7 @@ def _channels_worth_reading(step: Weighted, layout: Layout, kept: float, first: 
 
     first: floats that the first cache holds.
     """
-    cells = _cells_of_a_tile(step, layout, TILE)
+    cells = _cells_of_a_tile(step, layout)
     small, large = max(first // cells, 1), max(SECOND_CACHE // cells, 1)
     return small if kept * small >= WEIGHTS_WORTH_A_CHUNK else large
 
@@ -224,10 +223,10 @@ def _balanced(channels: int, most: int) -> int:
     return -(-channels // chunks)
 
 
-def _cells_of_a_tile(step: Weighted, layout: Layout, tile: int) -> int:
-    """Return how many floats of one input channel are read for a tile of so many: of each row, or of rows that meet."""
+def _cells_of_a_tile(step: Weighted, layout: Layout) -> int:
+    """Return how many floats of one input channel are read for a tile: of each row, or of rows that meet."""
     source, out = layout.maps[step.source], layout.maps[step.target]
-    tile = min(tile, whole_lines((out.cells[1] - 1) * out.row + out.cells[2] * layout.unit))
+    tile = min(TILE, whole_lines((out.cells[1] - 1) * out.row + out.cells[2] * layout.unit))
     seen = 0
     for phase in {read.phase for read in step.reads}:
         reads = [read for read in step.reads if read.phase == phase]
