@@ -26,7 +26,7 @@ from gossamer.deploy.csource.constants import TILE, Layer, together
 from gossamer.deploy.csource.emit import UNITS
 from gossamer.deploy.csource.layout import Layout, place
 from gossamer.deploy.csource.lowering import lower
-from gossamer.deploy.csource.program import Weighted
+from gossamer.deploy.csource.program import Program, Weighted
 from gossamer.deploy.csource.tables import collect
 from gossamer.deploy.simplify import simplify
 from gossamer.kernels.build import compiler, native
@@ -44,13 +44,15 @@ NOT_SLOWER = 1.05
 """Times the dense kernel's time, with room for what a busy machine adds."""
 LONGEST = 1 << 26
 """Multiply-adds of vectors by which rates are measured."""
+TURNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One step. seconds: of a pass; products: kept multiply-adds of it; cells: share of what is computed that is used.
 
-    reads: bytes of the map that one tile and chunk read; dense: on the dense kernel; None where nothing is weighted.
+    reads: bytes of the map that a tile reads at a time, of the lists that are read as one (None where nothing is
+    weighted); dense: on the dense kernel.
     """
 
     name: str
@@ -88,48 +90,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=record.RESULTS)
     options = parser.parse_args(arguments)
     load = os.getloadavg()
-    found = [profile(options.network, density, plan, options.rounds) for density in options.densities for plan in PLANS]
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = [(density, plan) for density in options.densities for plan in PLANS]
+        subjects = [
+            prepare(options.network, density, plan, Path(folder) / str(number))
+            for number, (density, plan) in enumerate(wanted)
+        ]
+        found = measure(subjects, options.rounds)
     print(record.write(result(options.network, options.rounds, found), options.results, load=load))
 
 
-def profile(name: str, density: float, plan: str, rounds: int) -> Profile:
-    """Return what every step takes."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """One network under one plan, compiled. measures: the program that prints what its steps take."""
+
+    density: float
+    plan: str
+    program: Program
+    layers: Mapping[int, Layer]
+    layout: Layout
+    measures: Path
+
+
+def prepare(name: str, density: float, plan: str, folder: Path) -> Prepared:
+    """Return a network whose steps can be measured, compiled in a new folder."""
     graph = simplify(capture(network(name, density), torch.rand(1, *IMAGE)))
     program = lower(graph)
-    block, layout = place(program, UNITS["block"]), place(program, UNITS[plan])
-    layers = collect(program, "float32", block).layers
-    with tempfile.TemporaryDirectory() as folder:
-        write_c(graph, Path(folder), "net")
-        numbers = _run(Path(folder), len(program.steps) + 2, PLANS[plan], rounds)
-    taken, *seconds, given = numbers.pop("step")
+    write_c(graph, folder, "net")
+    return Prepared(
+        density=density,
+        plan=plan,
+        program=program,
+        layers=collect(program, "float32", place(program, UNITS["block"])).layers,
+        layout=place(program, UNITS[plan]),
+        measures=_compiled(folder, len(program.steps) + 2, PLANS[plan]),
+    )
+
+
+def measure(subjects: Sequence[Prepared], rounds: int) -> list[Profile]:
+    """Return what every step takes at its fastest, of so many passes. They take turns: machines change their pace."""
+    printed = [[_run(each.measures, -(-rounds // TURNS)) for each in subjects] for _ in range(TURNS)]
+    return [_profile(each, turns) for each, turns in zip(subjects, zip(*printed, strict=True), strict=True)]
+
+
+def _profile(subject: Prepared, turns: Sequence[Mapping[str, Sequence[float]]]) -> Profile:
+    taken, *seconds, given = (min(each) for each in zip(*(turn["step"] for turn in turns), strict=True))
+    images = PLANS[subject.plan]
     steps = [
-        _weighted(step, layers[number], layout, each, PLANS[plan])
+        _weighted(step, subject.layers[number], subject.layout, each, images)
         if isinstance(step, Weighted)
         else Step(name=f"{type(step).__name__.lower()} {step.name}", seconds=each)
-        for number, (step, each) in enumerate(zip(program.steps, seconds, strict=True))
+        for number, (step, each) in enumerate(zip(subject.program.steps, seconds, strict=True))
     ]
     around = [Step(name="images in", seconds=taken), Step(name="logits out", seconds=given)]
-    rates = {rate: numbers[rate][0] for rate in ("compute", "first", "second", "third")}
-    return Profile(density=density, plan=plan, whole=numbers["whole"][0], rates=rates, steps=[*around, *steps])
+    rates = {rate: max(turn[rate][0] for turn in turns) for rate in ("compute", "first", "second", "third")}
+    whole = min(turn["whole"][0] for turn in turns)
+    return Profile(density=subject.density, plan=subject.plan, whole=whole, rates=rates, steps=[*around, *steps])
 
 
-def _run(folder: Path, steps: int, images: int, rounds: int) -> dict[str, list[float]]:
+def _compiled(folder: Path, steps: int, images: int) -> Path:
     sizes = {"STEPS": steps, "IMAGES": images, "SIZE_IN": math.prod(IMAGE), "SIZE_OUT": 10, "WORK": f"{LONGEST}L"}
     names = {"NETWORK": '"net.c"', "RUN": "net_run_threads", "ARENA": "NET_ARENA_BYTES(1)"}
     defined = [f"-D{name}={value}" for name, value in {**sizes, **names}.items()]
-    command = [
-        *compiler(),
-        *OPTIMISE,
-        native(),
-        *defined,
-        "-I",
-        str(folder),
-        str(PROGRAM),
-        "-o",
-        str(folder / "layers"),
-    ]
+    made = folder / "layers"
+    command = [*compiler(), *OPTIMISE, native(), *defined, "-I", str(folder), str(PROGRAM), "-o", str(made)]
     subprocess.run(command, check=True)
-    said = subprocess.run([str(folder / "layers"), str(rounds)], check=True, capture_output=True, text=True).stdout
+    return made
+
+
+def _run(program: Path, rounds: int) -> dict[str, list[float]]:
+    said = subprocess.run([str(program), str(rounds)], check=True, capture_output=True, text=True).stdout
     numbers: dict[str, list[float]] = {}
     for line in said.splitlines():
         word, _, number = line.partition(" ")

@@ -83,10 +83,10 @@ def test_a_share_of_work_is_claimed_from_a_work_ratio_of_eight_on():
 
 
 @pytest.mark.skipif(not any(map(which, COMPILERS)), reason="there is no C compiler on the path")
-def test_the_parts_of_a_pass_add_up(monkeypatch):
+def test_the_parts_of_a_pass_add_up(monkeypatch, tmp_path):
     monkeypatch.setattr(artifact_layers, "network", lambda _name, _density: model())
     monkeypatch.setattr(artifact_layers, "LONGEST", 1 << 16)
-    profile = artifact_layers.profile("tiny", 1.0, "block", rounds=2)
+    [profile] = artifact_layers.measure([artifact_layers.prepare("tiny", 1.0, "block", tmp_path)], rounds=2)
     weighted = [step for step in profile.steps if step.reads is not None]
     assert [step.products for step in weighted] == [216 * 1024 * 8, 72 * 900 * 8, 72000 * 8]
     assert [step.dense for step in weighted] == [True, False, True]

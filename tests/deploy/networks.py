@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from gossamer.deploy import interpret
 from gossamer.deploy.capture import capture
-from gossamer.deploy.graph import Graph, Node, Operation
+from gossamer.deploy.graph import Add, Clip, Convolution, Flatten, Graph, Node, Operation
 from gossamer.models import MODELS, Normalize, build
 from gossamer.models.layers import SubsamplePad
 
@@ -60,16 +60,39 @@ class Case:
 
 
 @functools.cache
-def package_case(name: str) -> tuple[Case, Graph]:
+def package_case(name: str, density: float = 1.0) -> tuple[Case, Graph]:
     """Return a small variant of the package's network of that name with random statistics, and its graph."""
     options = {"image_size": 16, **OPTIONS.get(name, {})}
     if name in ("vgg16", "digits-cnn"):
         del options["image_size"]
     network = build(name, num_classes=10, **options)
-    randomise(network, seed=len(name), density=1.0, dead=0.0)
+    randomise(network, seed=len(name), density=density, dead=0.0)
     side = {"vgg16": 32, "digits-cnn": 8}.get(name, options.get("image_size"))
     case = Case(network, (1 if name == "digits-cnn" else 3, side, side))
     return case, capture(network, case.images(1))
+
+
+def narrow(channels: int, outputs: int, side: int, density: float) -> Graph:
+    """Return a network of small maps: many channels, of whose weights so many are kept, then as many of its outputs.
+
+    What the first layer makes is added to what the second does, and clipped.
+    """
+    random = torch.Generator().manual_seed(0)
+
+    def kept(*shape: int, share: float) -> Convolution:
+        weight = torch.randn(*shape, generator=random) / (shape[1] * share) ** 0.5
+        weight *= torch.rand(shape, generator=random) < share
+        return Convolution(weight=weight, bias=torch.randn(shape[0], generator=random), margins=(1, 1, 1, 1))
+
+    made = (outputs, side, side)
+    nodes = [
+        Node(name="many", operation=kept(outputs, channels, 3, 3, share=density), inputs=["x"], shape=made),
+        Node(name="few", operation=kept(outputs, outputs, 3, 3, share=0.3), inputs=["many"], shape=made),
+        Node(name="sum", operation=Add(), inputs=["few", "many"], shape=made),
+        Node(name="clip", operation=Clip(low=0.0, high=2.0), inputs=["sum"], shape=made),
+        Node(name="flat", operation=Flatten(), inputs=["clip"], shape=(outputs * side * side,)),
+    ]
+    return Graph(input="x", shape=(channels, side, side), nodes=nodes, output="flat")
 
 
 PACKAGE = tuple(MODELS)

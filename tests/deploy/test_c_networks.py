@@ -1,7 +1,9 @@
 """The package's networks and random ones as C match the yardstick."""
 
+import itertools
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -10,11 +12,11 @@ import torch
 from c_code import EACH, QUICK, check, images, made, needs_compiler, runs_here, with_signs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import PACKAGE, Case, chain, networks, package_case
+from networks import PACKAGE, Case, narrow, networks, package_case
 
 from gossamer.deploy.capture import capture
-from gossamer.deploy.csource import Values, constants
-from gossamer.deploy.graph import Convolution, Flatten, Graph
+from gossamer.deploy.csource import Compiled, Values, constants, write_c
+from gossamer.deploy.graph import Graph
 from gossamer.deploy.simplify import simplify
 
 pytestmark = needs_compiler
@@ -22,8 +24,8 @@ pytestmark = needs_compiler
 COUNTS = (1, 3, 16, 17, 33)
 
 
-def simplified(name: str) -> Graph:
-    return simplify(package_case(name)[1])
+def simplified(name: str, density: float = 1.0) -> Graph:
+    return simplify(package_case(name, density)[1])
 
 
 OF_THE_PACKAGE = [
@@ -44,34 +46,28 @@ def test_networks_of_the_package(name: str, values: Values, tmp_path: Path) -> N
     check(network, graph, values, images(graph, 33), COUNTS)
 
 
-@pytest.mark.parametrize("most", [100, constants.FIRST_CACHE_TOGETHER])
+def lists_at_a_time(written: Path, plan: str) -> list[int]:
+    """Return how many lists a plan reads at a time, layer by layer."""
+    return [int(found) for found in re.findall(rf" {plan}_\d+_0 = .*\.together = (\d+)", written.read_text())]
+
+
+def check_threads(network: Compiled, x: torch.Tensor, counts: Sequence[int]) -> None:
+    """Assert that several threads give the bits of one."""
+    for count, threads in itertools.product(counts, (2, 3)):
+        assert torch.equal(network(x[:count], threads=threads), network(x[:count], threads=1))
+
+
 @pytest.mark.parametrize("values", get_args(Values))
-def test_channels_read_in_small_chunks(
-    values: Values, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_channels_read_in_small_chunks(values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "FIRST_CACHE", 300)
-    monkeypatch.setattr(constants, "FIRST_CACHE_TOGETHER", most)
     monkeypatch.setattr(constants, "SECOND_CACHE", 600)
-    graph = simplified("resnet20")
+    graph = simplified("resnet20", density=0.4)
     graph = with_signs(graph) if values == "signs" else graph
     network = made(graph, tmp_path, values, openmp=True)
+    assert max(lists_at_a_time(tmp_path / "toy.c", "single")) > 1
     x = images(graph, 9)
     check(network, graph, values, x, (1, 9))
-    check(network, graph, values, x, (1, 9), threads=2)
-
-
-def narrow(channels: int, outputs: int, side: int, density: float) -> Graph:
-    """Return a convolution of many channels on a small map, of which so many weights are kept."""
-    random = torch.Generator().manual_seed(0)
-    weight = torch.randn(outputs, channels, 3, 3, generator=random) / 16
-    weight *= torch.rand(weight.shape, generator=random) < density
-    convolution = Convolution(weight=weight, bias=torch.randn(outputs, generator=random), margins=(1, 1, 1, 1))
-    return chain((channels, side, side), convolution, Flatten())
-
-
-def lists_at_a_time(written: Path) -> list[int]:
-    """Return how many lists each plan reads at a time."""
-    return [int(found) for found in re.findall(r"\.together = (\d+)", written.read_text())]
+    check_threads(network, x, (1, 9))
 
 
 def longest_vectors() -> tuple[str, ...]:
@@ -85,19 +81,28 @@ def test_small_maps_of_many_channels(values: Values, side: int, tmp_path: Path) 
     graph = narrow(1024, 5, side, 0.1)
     graph = with_signs(graph) if values == "signs" else graph
     network = made(graph, tmp_path, values, openmp=True, flags=longest_vectors())
-    single, block = lists_at_a_time(tmp_path / "toy.c")
-    assert single > block == 1
-    check(network, graph, values, images(graph, 17), (1, 16, 17))
-    check(network, graph, values, images(graph, 17), (1, 16, 17), threads=2)
+    assert lists_at_a_time(tmp_path / "toy.c", "single")[0] > 1
+    x = images(graph, 17)
+    check(network, graph, values, x, (1, 16, 17))
+    check_threads(network, x, (1, 16, 17))
 
 
+@pytest.mark.parametrize("channels", [4096, 4100])
 @pytest.mark.parametrize("values", get_args(Values))
-def test_more_channels_than_a_place_can_tell(values: Values, tmp_path: Path) -> None:
-    graph = narrow(4100, 3, 2, 0.02)
+def test_more_channels_than_a_place_can_tell(values: Values, channels: int, tmp_path: Path) -> None:
+    graph = narrow(channels, 3, 2, 0.02)
     graph = with_signs(graph) if values == "signs" else graph
     network = made(graph, tmp_path, values)
-    assert lists_at_a_time(tmp_path / "toy.c") == [1, 1]
-    check(network, graph, values, images(graph, 9), (1, 9))
+    assert f".apart = {int(channels > 4096)}" in (tmp_path / "toy.c").read_text()
+    x = images(graph, 9)
+    check(network, graph, values, x, (1, 9))
+
+
+@pytest.mark.parametrize("density", [0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.1, 0.3])
+def test_blocks_read_the_lists_that_are_made_for_them(density: float, tmp_path: Path) -> None:
+    for channels, side in ((64, 17), (256, 8), (512, 4), (512, 2)):
+        write_c(narrow(channels, 4, side, density), tmp_path, "toy")
+        assert set(lists_at_a_time(tmp_path / "toy.c", "block")) == {1}
 
 
 @pytest.mark.long
@@ -138,8 +143,7 @@ def test_threads_give_the_same_bits(tmp_path: Path) -> None:
     graph = simplified("resnet20")
     network = made(graph, tmp_path, openmp=True)
     x = images(graph, 37)
-    for count in (1, 16, 33, 37):
-        assert torch.equal(network(x[:count], threads=3), network(x[:count], threads=1))
+    check_threads(network, x, (1, 16, 33, 37))
 
 
 def test_one_image_in_the_memory_of_the_library(tmp_path: Path) -> None:

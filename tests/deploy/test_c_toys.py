@@ -99,7 +99,8 @@ def test_clips_pools_thinning_and_padding(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["max", "mean"])
 def test_pools_of_four_cells_match_those_of_torch(kind: Literal["max", "mean"], tmp_path: Path) -> None:
     x = torch.randn(1, 2, 5, 63, generator=torch.Generator().manual_seed(0))
-    x[0, 0, 0, 0], x[0, 0, 1, 3], x[0, 1, 2, 60] = torch.nan, torch.nan, -math.inf
+    x[0, 0, 0, 0], x[0, 0, 1, 3], x[0, 0, 2, 1], x[0, 0, 3, 4] = [torch.nan] * 4
+    x[0, 1, 2, 60], x[0, 1, :2, 2:4] = -math.inf, -math.inf
     pool = functional.max_pool2d if kind == "max" else functional.avg_pool2d
     flat = Pool(kind=kind, window=(2, 2), stride=(2, 2))
     for width in (2, 5, 8, 14, 17, 31, 63):

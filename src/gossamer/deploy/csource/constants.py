@@ -210,11 +210,11 @@ def _chunk(step: Weighted, block: Layout, channels: int, kept: int, bits: int, *
 def _channels_worth_reading(step: Weighted, layout: Layout, kept: float, first: int) -> int:
     """Return how many input channels fit a cache, of each of which an output channel keeps so many weights.
 
-    first: floats that the first cache holds.
+    first: floats that the first cache holds, which is for longer lists than those of a few weights.
     """
     cells = _cells_of_a_tile(step, layout)
-    small, large = max(first // cells, 1), max(SECOND_CACHE // cells, 1)
-    return small if kept * small >= WEIGHTS_WORTH_A_CHUNK else large
+    worth_it = kept * max(FIRST_CACHE // cells, 1) >= WEIGHTS_WORTH_A_CHUNK
+    return max((first if worth_it else SECOND_CACHE) // cells, 1)
 
 
 def _balanced(channels: int, most: int) -> int:

@@ -43,6 +43,7 @@ enum { LINE = 16, UNIT = @UNIT@, GROUP = 4 };
 
 #ifdef SCALAR
 typedef float vec;
+#define ALONE
 #define LOAD(p) (*(p))
 #define STORE(p, v) (*(p) = (v))
 #define SPLAT(x) (x)
@@ -62,6 +63,7 @@ typedef float half __attribute__((vector_size(4 * HALF_LANES)));
 typedef int bits_of_half __attribute__((vector_size(4 * HALF_LANES)));
 typedef float loose_half __attribute__((vector_size(4 * HALF_LANES), aligned(4), may_alias));
 #endif
+#define ALONE __restrict
 #define LOAD(p) ((vec) * (const loose *)(p))
 #define STORE(p, v) (*(loose *)(p) = (v))
 #define SPLAT(x) ((x) - (vec){0})
@@ -140,7 +142,7 @@ struct job_t {
     const place *places;
     const whole *starts, *order;
     const number *scale, *bias, *codes;
-    long first, last, count, begin, inputs; /* output channels; floats; channels that are read, from which and how many */
+    long first, last, count, begin, inputs; /* output channels; floats; channels of the first list, from which on */
     long lists, span;                       /* of an output channel (and sign), and how many of them are read */
     int begins, ends;
 };
@@ -337,7 +339,7 @@ enum { AHEAD = 4096 };
 #define MAKE_DENSE(F) F(1) F(2) F(3) F(4) F(5) F(6)
 #endif
 
-/* Maps of so few floats that half a vector holds them: all that is read of a channel then fits one line of the cache. */
+/* Maps of so few floats that half a vector holds them: what is read of a channel takes fewer lines of the cache. */
 #if LONG_VECTORS
 #define vec half
 #define bits_of_vec bits_of_half
@@ -626,8 +628,8 @@ static void pool_means(const pooled_t *step, float *to, long rows, long unit) {
 }
 
 /* Outputs from two cells of two rows each. By vectors, as their number and all distances are known to the compiler. */
-static inline void pool_some_fours(float *restrict to, const float *restrict one, const float *restrict other,
-                                   long count, int mean) {
+static inline void pool_some_fours(float *ALONE to, const float *ALONE one, const float *ALONE other, long count,
+                                   int mean) {
     for (long x = 0; x < count; x++) {
         const float a = one[2 * x], b = one[2 * x + 1], c = other[2 * x], d = other[2 * x + 1];
         const float ab = b > a || b != b ? b : a, cd = d > c || d != d ? d : c; /* not a number stays */

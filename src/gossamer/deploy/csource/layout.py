@@ -99,7 +99,7 @@ def _shape(cells: Cells, margins: _Margins, row: int, unit: int) -> Place:
     before = (margins.above * row + margins.left) * unit
     behind = (margins.below * row + margins.right) * unit
     run = ((cells[1] - 1) * row + cells[2]) * unit
-    # Room for whole vectors behind the last cell, but for features, of which there are many.
+    # Room for whole vectors, or half a one, behind the first cell, but for features, of which there are many.
     plane = before + max(run + behind, _whole_vectors(run) if cells[1] * cells[2] > 1 else 0)
     return Place(at=0, plane=_odd_lines(plane), row=row * unit, before=before, behind=behind, cells=cells)
 
