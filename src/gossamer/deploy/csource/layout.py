@@ -49,7 +49,7 @@ def place(program: Program, unit: int) -> Layout:
     shaped = {name: _shape(cells, margins[name], rows[name], unit) for name, cells in program.maps.items()}
     sizes = {name: _floats(shape) for name, shape in shaped.items()}
     starts = _pack(sizes, _lives(program))
-    maps = {name: replace(shape, at=starts[name] + shape.before) for name, shape in shaped.items()}
+    maps = {name: replace(shape, at=starts[name] + shape.at) for name, shape in shaped.items()}
     return Layout(unit=unit, maps=maps, floats=max(starts[name] + sizes[name] for name in maps))
 
 
@@ -100,8 +100,10 @@ def _shape(cells: Cells, margins: _Margins, row: int, unit: int) -> Place:
     behind = (margins.below * row + margins.right) * unit
     run = ((cells[1] - 1) * row + cells[2]) * unit
     # Room for whole vectors, or half a one, behind the first cell, but for features, of which there are many.
-    plane = before + max(run + behind, _whole_vectors(run) if cells[1] * cells[2] > 1 else 0)
-    return Place(at=0, plane=_odd_lines(plane), row=row * unit, before=before, behind=behind, cells=cells)
+    needed = max(run + behind, _whole_vectors(run) if cells[1] * cells[2] > 1 else 0)
+    # The first cell begins a line, so that sums are stored in whole lines, unless all of a plane fits one.
+    at = before if before + needed <= LINE else whole_lines(before)
+    return Place(at=at, plane=_odd_lines(at + needed), row=row * unit, before=before, behind=behind, cells=cells)
 
 
 def _odd_lines(floats: int) -> int:
