@@ -45,6 +45,7 @@ NOT_SLOWER = 1.05
 LONGEST = 1 << 26
 """Multiply-adds of vectors by which rates are measured."""
 TURNS = 5
+"""Of each program, among which the passes are divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,10 @@ def prepare(name: str, density: float, plan: str, folder: Path) -> Prepared:
 
 
 def measure(subjects: Sequence[Prepared], rounds: int) -> list[Profile]:
-    """Return what every step takes at its fastest, of so many passes. They take turns: machines change their pace."""
+    """Return what every step takes at its fastest, of so many passes or a few more.
+
+    Programs take turns, as machines change their pace.
+    """
     printed = [[_run(each.measures, -(-rounds // TURNS)) for each in subjects] for _ in range(TURNS)]
     return [_profile(each, turns) for each, turns in zip(subjects, zip(*printed, strict=True), strict=True)]
 

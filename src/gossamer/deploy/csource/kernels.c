@@ -436,9 +436,9 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     const unsigned char *all = constants();
     const long chunks = (sum->channels + sum->chunk - 1) / sum->chunk, each = sum->values < 0 ? 2 : 1;
     const whole *starts = (const whole *)(const void *)(all + sum->starts);
-    const long vectors = (sum->run + LANES - 1) / LANES, room = sum->out.plane - sum->out.before;
-    const long tiles = (vectors + sum->most - 1) / sum->most;
     const int halved = LONG_VECTORS && !sum->dense && 2 * sum->run <= LANES;
+    const long lanes = halved ? LANES / 2 : LANES, vectors = (sum->run + lanes - 1) / lanes;
+    const long tiles = (vectors + sum->most - 1) / sum->most, room = sum->out.plane - sum->out.before;
     job_t job;
     memset(&job, 0, sizeof job);
     job.sum = sum;
@@ -460,8 +460,8 @@ static void weigh(float *m, const sum_t *sum, long unit, long part, long parts) 
     for (long tile = 0; tile < tiles; tile++) {
         /* In 64 bits: a long may have 32, too few for the products. */
         const long from = (long)((int64_t)vectors * tile / tiles), to = (long)((int64_t)vectors * (tile + 1) / tiles);
-        const long at = from * LANES, next = to * LANES;
-        job.count = halved && LANES / 2 <= room ? LANES / 2 : next <= room && !halved ? next - at : sum->run - at;
+        const long at = from * lanes, next = to * lanes;
+        job.count = next <= room ? next - at : sum->run - at;
         job.out = m + sum->out.at + at;
         job.add = sum->add < 0 ? 0 : m + sum->add + at;
         for (long chunk = 0; chunk < chunks; chunk += job.span) {
