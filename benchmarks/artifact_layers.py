@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from artifact_speed import IMAGE, SUBJECTS, network
 from gossamer.deploy.capture import capture
 from gossamer.deploy.csource import write_c
 from gossamer.deploy.csource.compile import OPTIMISE
-from gossamer.deploy.csource.constants import TILE, Layer, together
+from gossamer.deploy.csource.constants import Layer, together
 from gossamer.deploy.csource.emit import UNITS
 from gossamer.deploy.csource.layout import Layout, place
 from gossamer.deploy.csource.lowering import lower
@@ -35,8 +35,10 @@ PROGRAM = Path(__file__).with_name("layers.c")
 PLANS: Mapping[str, int] = {"single": 1, "block": 8}
 """Plans, and of how many images each makes one pass."""
 
-FIRST, SECOND = 32 * 1024, 512 * 1024
-"""Bytes of the first and second cache of a core that the table goes by."""
+EDGES = (0.47, 0.36, 0.24)
+"""Densities just below those from which layers of large, small and single-cell maps are computed densely."""
+SMALL_CORE = (32 * 1024, 512 * 1024)
+"""Bytes of the first and second cache of a core, where the machine does not tell its own."""
 
 LEAST = 0.01
 """Share of a pass below which a layer is not judged."""
@@ -52,13 +54,14 @@ TURNS = 5
 class Step:
     """One step. seconds: of a pass; products: kept multiply-adds of it; cells: share of what is computed that is used.
 
-    reads: bytes of the map that a tile reads at a time, of the lists that are read as one (None where nothing is
-    weighted); dense: on the dense kernel.
+    zeros: multiply-adds by weights that are zero; reads: bytes of the map that a tile reads at a time, of the lists
+    that are read as one (None where nothing is weighted); dense: on the dense kernel.
     """
 
     name: str
     seconds: float
     products: int = 0
+    zeros: int = 0
     cells: float = 1.0
     reads: int | None = None
     dense: bool = False
@@ -66,19 +69,24 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One network under one plan. whole: seconds of a pass; rates: floats a second, by what limits them."""
+    """One network under one plan. whole: seconds of a pass; rates: floats a second, by what limits them.
+
+    caches: bytes of the first and second cache of a core.
+    """
 
     density: float
     plan: str
     whole: float
     rates: Mapping[str, float]
+    caches: tuple[int, int]
     steps: Sequence[Step]
 
     def roof(self, step: Step) -> float:
         """Return the multiply-adds a second that could be reached."""
         if step.dense or step.reads is None:
             return self.rates["compute"]
-        level = "first" if step.reads <= FIRST else "second" if step.reads <= SECOND else "third"
+        first, second = self.caches
+        level = "first" if step.reads <= first else "second" if step.reads <= second else "third"
         return min(self.rates["compute"], self.rates[level])
 
 
@@ -87,18 +95,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=tuple(SUBJECTS), default="resnet18")
     parser.add_argument("--densities", nargs="+", type=float, default=(1.0, 0.5, 0.1, 0.05, 0.01))
+    parser.add_argument("--edges", nargs="*", type=float, default=EDGES, help="densities judged, and not listed")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--results", type=Path, default=record.RESULTS)
     options = parser.parse_args(arguments)
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [(density, plan) for density in options.densities for plan in PLANS]
+        wanted = [(density, plan) for density in (*options.densities, *options.edges) for plan in PLANS]
         subjects = [
             prepare(options.network, density, plan, Path(folder) / str(number))
             for number, (density, plan) in enumerate(wanted)
         ]
         found = measure(subjects, options.rounds)
-    print(record.write(result(options.network, options.rounds, found), options.results, load=load))
+    listed = [each for each in found if each.density in options.densities]
+    print(record.write(result(options.network, options.rounds, found, listed), options.results, load=load))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,9 +149,9 @@ def measure(subjects: Sequence[Prepared], rounds: int) -> list[Profile]:
 
 def _profile(subject: Prepared, turns: Sequence[Mapping[str, Sequence[float]]]) -> Profile:
     taken, *seconds, given = (min(each) for each in zip(*(turn["step"] for turn in turns), strict=True))
-    images = PLANS[subject.plan]
+    vectors = Vectors(**{each.name: int(turns[0][each.name][0]) for each in fields(Vectors)})
     steps = [
-        _weighted(step, subject.layers[number], subject.layout, each, images)
+        _weighted(step, subject.layers[number], subject, vectors, each)
         if isinstance(step, Weighted)
         else Step(name=f"{type(step).__name__.lower()} {step.name}", seconds=each)
         for number, (step, each) in enumerate(zip(subject.program.steps, seconds, strict=True))
@@ -149,7 +159,22 @@ def _profile(subject: Prepared, turns: Sequence[Mapping[str, Sequence[float]]]) 
     around = [Step(name="images in", seconds=taken), Step(name="logits out", seconds=given)]
     rates = {rate: max(turn[rate][0] for turn in turns) for rate in ("compute", "first", "second", "third")}
     whole = min(turn["whole"][0] for turn in turns)
-    return Profile(density=subject.density, plan=subject.plan, whole=whole, rates=rates, steps=[*around, *steps])
+    return Profile(
+        density=subject.density,
+        plan=subject.plan,
+        whole=whole,
+        rates=rates,
+        caches=caches(),
+        steps=[*around, *steps],
+    )
+
+
+def caches() -> tuple[int, int]:
+    """Return the bytes of this machine's first and second cache of a core, those of a small core where it is mute."""
+    names = ("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE")
+    told = [os.sysconf(name) if name in os.sysconf_names else 0 for name in names]
+    first, second = (size if size > 0 else usual for size, usual in zip(told, SMALL_CORE, strict=True))
+    return first, second
 
 
 def _compiled(folder: Path, steps: int, images: int) -> Path:
@@ -171,32 +196,62 @@ def _run(program: Path, rounds: int) -> dict[str, list[float]]:
     return numbers
 
 
-def _weighted(step: Weighted, layer: Layer, layout: Layout, seconds: float, images: int) -> Step:
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What a compiled program computes with. lanes: floats of a vector; halves: whether short maps use half ones.
+
+    most: vectors of sums that are held at a time, of one output channel; most_dense: of each of four.
+    """
+
+    lanes: int
+    most: int
+    most_dense: int
+    halves: int
+
+    def tile(self, run: int, *, dense: bool) -> int:
+        """Return how many floats of a run of sums are computed at a time, in the largest of tiles of equal size."""
+        if self.halves and not dense and 2 * run <= self.lanes:
+            return self.lanes // 2
+        vectors = -(-run // self.lanes)
+        tiles = -(-vectors // (self.most_dense if dense else self.most))
+        return -(-vectors // tiles) * self.lanes
+
+
+def _weighted(step: Weighted, layer: Layer, subject: Prepared, vectors: Vectors, seconds: float) -> Step:
+    layout, images = subject.layout, PLANS[subject.plan]
     out, source = layout.maps[step.target], layout.maps[step.source]
     _, rows, columns = out.cells
     run = (rows - 1) * out.row + columns * layout.unit
-    tile = min(TILE, run)
-    offsets = sorted(layout.offset(step, index) % source.plane for index in range(len(step.reads)))
-    cells = np.unique(np.concatenate([np.arange(offset, offset + tile) for offset in offsets])).size
     channels = min(layer.chunk * together(step, layer, layout), source.cells[0] // step.phases)
+    kept = int(np.count_nonzero(step.weight))
     return Step(
         name=step.name,
         seconds=seconds,
-        products=int(np.count_nonzero(step.weight)) * rows * columns * images,
+        products=kept * rows * columns * images,
+        zeros=(step.weight.size - kept) * rows * columns * images if layer.dense else 0,
         cells=rows * columns * layout.unit / run,
-        reads=4 * int(cells) * channels * step.phases,
+        reads=4 * cells_of_a_tile(step, layout, vectors.tile(run, dense=layer.dense)) * channels,
         dense=layer.dense,
     )
 
 
-def result(name: str, rounds: int, found: Sequence[Profile]) -> record.Result:
-    """Return a table for each density and plan, and one of where the time goes."""
+def cells_of_a_tile(step: Weighted, layout: Layout, tile: int) -> int:
+    """Return how many floats of one input channel a tile of so many sums reads, in all of its phases."""
+    row, found = layout.maps[step.source].row, 0
+    for phase in {read.phase for read in step.reads}:
+        begins = {read.row * row + read.column * layout.unit for read in step.reads if read.phase == phase}
+        found += np.unique(np.concatenate([np.arange(begin, begin + tile) for begin in begins])).size
+    return found
+
+
+def result(name: str, rounds: int, found: Sequence[Profile], listed: Sequence[Profile]) -> record.Result:
+    """Return a table for each density and plan that is listed, one of where the time goes, and claims on all."""
     return record.Result(
         name=f"artifact-layers-{name}",
         title=f"C artifact of {name}, step by step",
         rounds=rounds,
         claims=[_never_slower(name, each, found) for each in found if each.density < 1.0],
-        tables=[_shares(found), *(_table(name, each) for each in found)],
+        tables=[_shares(found), *(_table(name, each) for each in listed)],
         details={"profiles": [{**vars(each), "steps": [vars(step) for step in each.steps]} for each in found]},
         threads=1,
     )
@@ -224,9 +279,12 @@ def _shares(found: Sequence[Profile]) -> record.Table:
     for each in found:
         weighted = [step for step in each.steps if step.reads is not None]
         least = [step.products / each.roof(step) for step in weighted]
-        gaps = [ideal * (1 / step.cells - 1) for ideal, step in zip(least, weighted, strict=True)]
+        zeros = [step.zeros / each.roof(step) for step in weighted]
+        made = zip(least, zeros, weighted, strict=True)
+        gaps = [(kept + zero) * (1 / step.cells - 1) for kept, zero, step in made]
         busy = sum(step.seconds for step in weighted)
-        parts = (sum(least), sum(gaps), busy - sum(least) - sum(gaps), sum(s.seconds for s in each.steps) - busy)
+        known = (sum(least), sum(zeros), sum(gaps))
+        parts = (*known, busy - sum(known), sum(s.seconds for s in each.steps) - busy)
         products = sum(step.products for step in weighted)
         rows.append(
             [
@@ -240,22 +298,34 @@ def _shares(found: Sequence[Profile]) -> record.Table:
     return record.Table(
         caption=(
             "Where the time of a pass goes (1 image, or a block of 8; every step at its fastest): multiply-adds at "
-            "their roof; those of cells in the gaps between rows, whose results nobody reads; the rest of weighted "
+            "their roof; those by the zeros of layers on the dense kernel; those of cells in the gaps between rows, "
+            "whose results nobody reads; the rest of weighted "
             "steps (what comes with every output channel and list, weights that come from further away, halves of "
             "tiles); all other steps"
         ),
-        columns=["density", "plan", "ms", "10^9 multiply-adds/s", "at the roof", "gaps", "rest of them", "other steps"],
+        columns=[
+            "density",
+            "plan",
+            "ms",
+            "10^9 multiply-adds/s",
+            "at the roof",
+            "zeros",
+            "gaps",
+            "rest of them",
+            "other steps",
+        ],
         rows=rows,
     )
 
 
 def _table(name: str, profile: Profile) -> record.Table:
     rates = ", ".join(f"{what} {rate / 1e9:.0f}" for what, rate in profile.rates.items())
+    first, second = (size // 1024 for size in profile.caches)
     return record.Table(
         caption=(
             f"{name}, {profile.density:.0%} of the weights, plan {profile.plan}. Measured at best, 10^9 floats a "
             "second: multiply-adds in registers (compute), and on cells that are read from the first, second and third "
-            f"cache: {rates}"
+            f"cache: {rates}. A tile's cells come from the first up to {first} KiB, from the second up to {second}"
         ),
         columns=["step", "us", "KiB a tile reads", "10^9 multiply-adds/s", "roof", "share"],
         rows=[_row(profile, step) for step in profile.steps],

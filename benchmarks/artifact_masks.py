@@ -1,7 +1,8 @@
 """What do masks that are not uniform leave of a C artifact's speed? Budgets of published methods, beside work ratios.
 
 Each layer keeps as many weights as a budget gives it, or, in the rows "BCS", as Ozdenizci and Legenstein (ICML 2021,
-supplement, tables 1 to 3) publish for its block; which ones is random. Work ratio: multiply-adds of the dense network
+supplement, tables 1 to 3) publish for its block; which ones is random, as speed depends on how many there are and not
+on which; shipping.py times masks that were trained. Work ratio: multiply-adds of the dense network
 over those of kept weights; computed: over those that are left without channels that no logit needs. Share: of the
 multiply-adds a second that the fastest dense engine reaches, by those that are computed.
 """

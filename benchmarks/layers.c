@@ -91,6 +91,6 @@ int main(int argc, char **argv) {
     printf("whole %.9f\n", whole);
     for (int step = 0; step < STEPS; step++) printf("step %.9f\n", spent[step]);
     printf("compute %.0f\nfirst %.0f\nsecond %.0f\nthird %.0f\n", computing(), reading(4096), reading(65536), reading(1 << 20));
-    printf("lanes %d\n", LANES);
+    printf("lanes %d\nmost %d\nmost_dense %d\nhalves %d\n", LANES, MOST, MOST_DENSE, LONG_VECTORS);
     return 0;
 }

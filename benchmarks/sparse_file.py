@@ -179,6 +179,9 @@ def ratio_claims(found: Sequence[Measured]) -> list[record.Claim]:
     every.append((f"positions of a layer of at least {JUDGED_BITS} bits", [each.worst for each in found]))
     for kind in STORAGE:
         every.append((f"positions and {kind} values of a network", [e.ratio for e in found if e.kind == kind]))
+        if STORAGE[kind].scaled:
+            told = f"positions, {kind} values and scales of a network"
+            every.append((told, [each.scaled_ratio for each in found if each.kind == kind]))
     return [
         record.Claim(
             what=f"sparse file, {what}: bits to their entropy, the largest of {len(ratios)}",

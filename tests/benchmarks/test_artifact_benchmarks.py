@@ -12,6 +12,12 @@ import artifact_layers
 import artifact_masks
 import artifact_speed
 from gossamer.deploy.bench_record import Timing
+from gossamer.deploy.capture import capture
+from gossamer.deploy.csource.emit import UNITS
+from gossamer.deploy.csource.layout import place
+from gossamer.deploy.csource.lowering import lower
+from gossamer.deploy.csource.program import Weighted
+from gossamer.deploy.simplify import simplify
 from gossamer.kernels.build import COMPILERS
 from gossamer.sparsity.targets import targets
 from masks import divided, published, same, thin
@@ -82,6 +88,42 @@ def test_a_share_of_work_is_claimed_from_a_work_ratio_of_eight_on():
         assert [(claim.goal, claim.measured) for claim in claims] == ([] if expected is None else [expected])
 
 
+def reading(stride: int, plan: str, tile: int) -> tuple[int, int]:
+    """Return the floats of a channel that a tile of a 3x3 convolution reads, and those of a row of its map."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride, padding=1, bias=False), nn.Flatten()).eval()
+    program = lower(simplify(capture(network, torch.rand(1, 3, 32, 32))))
+    layout = place(program, UNITS[plan])
+    step = next(step for step in program.steps if isinstance(step, Weighted))
+    return artifact_layers.cells_of_a_tile(step, layout, tile), layout.maps[step.source].row
+
+
+def test_a_tile_reads_each_cell_of_its_window_once():
+    cells, row = reading(1, "single", 96)
+    assert row < 96
+    # Rows meet: from one row and a cell before the first sum to one row and a cell behind the last.
+    assert cells == 96 + 2 * (row + 1)
+    cells, row = reading(1, "block", 96)
+    # They do not: three of them, each with a cell of 8 images on both sides.
+    assert row > 96 + 2 * 8
+    assert cells == 3 * (96 + 2 * 8)
+    cells, row = reading(2, "single", 96)
+    # Four phases: of 2 x 2, 2 x 1, 1 x 2 and 1 places.
+    assert cells == (96 + row + 1) + (96 + row) + (96 + 1) + 96
+
+
+def test_tiles_are_of_as_many_vectors_as_are_held():
+    vectors = artifact_layers.Vectors(lanes=16, most=12, most_dense=6, halves=1)
+    tiles = [(8, 8), (9, 16), (192, 192), (193, 112), (1000, 176)]
+    assert [vectors.tile(run, dense=False) for run, _ in tiles] == [tile for _, tile in tiles]
+    assert [vectors.tile(run, dense=True) for run in (8, 96, 97, 1000)] == [16, 96, 64, 96]
+    assert replace(vectors, halves=0).tile(8, dense=False) == 16
+
+
+def test_the_caches_of_a_core_are_told_or_assumed():
+    first, second = artifact_layers.caches()
+    assert 0 < first <= second
+
+
 @pytest.mark.skipif(not any(map(which, COMPILERS)), reason="there is no C compiler on the path")
 def test_the_parts_of_a_pass_add_up(monkeypatch, tmp_path):
     monkeypatch.setattr(artifact_layers, "network", lambda _name, _density: model())
@@ -93,6 +135,7 @@ def test_the_parts_of_a_pass_add_up(monkeypatch, tmp_path):
     assert all(0.0 < step.cells <= 1.0 for step in weighted)
     assert sum(step.seconds for step in profile.steps) == pytest.approx(profile.whole, rel=0.2)
     assert min(profile.rates.values()) > 0
-    found = artifact_layers.result("tiny", 2, [profile])
+    found = artifact_layers.result("tiny", 2, [profile], [profile])
+    assert len(found.tables) == 2
     shares = [int(cell.rstrip("%")) for cell in found.tables[0].rows[0][4:]]
     assert sum(shares) == pytest.approx(100, abs=25)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -215,6 +216,26 @@ def test_aarch64_under_qemu(
     check_driven(
         [CROSS], written, graph, values, options, most=17, runner=["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
     )
+
+
+NEEDED = {"memcpy", "memset", "memcmp"}
+"""What a compiler may call wherever it compiles, C library or not."""
+OF_THE_LINKER = {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+
+
+@needs("nm")
+@pytest.mark.parametrize("values", get_args(Values))
+@pytest.mark.parametrize("threads", [False, True], ids=["one thread", "OpenMP"])
+def test_nothing_is_called_that_a_device_may_lack(threads: bool, values: Values, tmp_path: Path) -> None:
+    written = write_shared(everything(), tmp_path, "toy", values=values, blob=values == "int8")
+    object_file = tmp_path / "toy.o"
+    openmp = ("-fopenmp",) if threads else ()
+    compiled([compiler()[0]], [written.source], object_file, ["-std=gnu99", "-O3", native(), *openmp, "-c"])
+    listed = subprocess.run(["nm", "-u", str(object_file)], check=True, capture_output=True, text=True).stdout
+    called = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
+    others = called - NEEDED - OF_THE_LINKER
+    assert threads or not others
+    assert all(name.startswith(("omp_", "GOMP_", "__kmpc_")) for name in others)
 
 
 def test_constants_beside_the_source(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError
 from gossamer.models import build
 from gossamer.models.registry import MODELS
+from gossamer.sparsity.forms import FORMS, PLAIN
 from gossamer.sparsity.noisy_weights import WeightNoise
+from gossamer.sparsity.slim import SLIM
 from gossamer.sparsity.targets import targets
 
 KINDS = ("float32", "float16", "int8", "signs")
@@ -499,11 +501,36 @@ def fuzz_network(folder: Path, first: int, cases: int) -> dict[str, int]:
             value = [*SIZES, *STRANGE, 3, 16.5, [10**9]][int(draw.integers(len(SIZES) + len(STRANGE) + 3))]
             header["network"]["name"] = name
             header["network"]["options"] = {str(draw.choice([*MODELS[name].options, "other"])): value}
+        elif draw.random() < 0.3:
+            header["network"]["form"] = str(draw.choice([*FORMS, "liquid"]))
+            header["network"]["options"]["width"] = float(draw.choice([0.01, 0.5, 1.0, 2.0]))
         else:
             change_value(header["network"], draw)
         path.write_bytes(signed(json.dumps(header), arrays))
         counts[rebuilt(path)] += 1
     return counts
+
+
+@pytest.mark.parametrize("form", [form for form in [*FORMS, "liquid"] if form not in PLAIN])
+def test_a_form_that_no_sparse_file_has_is_refused(tmp_path, form):
+    path = tmp_path / "net"
+    options = {"num_classes": 2, "width": 0.016}
+    write(path, build("digits-cnn", **options), network=Network(name="digits-cnn", options=options, form=form))
+    with pytest.raises(DataError, match="a form among dense, slim, factorised"):
+        rebuild(path)
+
+
+def test_a_slim_file_holds_no_tensor_that_its_network_has_not_or_has_smaller(tmp_path):
+    path = tmp_path / "net"
+    options = {"num_classes": 10, "width": 0.5}
+    write(path, build("digits-cnn"), network=Network(name="digits-cnn", options=options, form=SLIM))
+    with pytest.raises(DataError, match="within"):
+        rebuild(path)
+    write(path, build("digits-cnn", **options), network=Network(name="digits-cnn", form=SLIM))
+    assert next(rebuild(path).parameters()).shape == next(build("digits-cnn", **options).parameters()).shape
+    write(path, nn.Linear(3, 2), network=Network(name="digits-cnn", form=SLIM))
+    with pytest.raises(DataError, match="tensors differ"):
+        rebuild(path)
 
 
 def rebuilt(path: Path) -> str:

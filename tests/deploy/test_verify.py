@@ -89,23 +89,26 @@ def test_an_artifact_that_computes_something_else_fails_the_gate(sound: Artifact
     assert "FAILED: clean accuracy is 100.00 points below the parent's, more than 1" in str(found)
 
 
-@pytest.mark.parametrize(("kind", "values"), [("sparse", "float32"), ("sparse", "int8"), ("onnx", None)])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("sparse", "float32"), ("sparse", "int8"), ("onnx", None), ("c", "float32"), ("c-int8", "int8")],
+)
 def test_without_a_record_the_kind_says_whether_logits_are_exact(kind: str, values: str | None, tmp_path: Path):
     network = even()
     made = export(network, labelled(network).images[:1], kind, tmp_path / "net", values=values)
     about_path(made.path).unlink()
-    artifact = replaced(open_artifact(made.path, module=network), lambda x: 1.01 * network(x))
+    artifact = replaced(open_artifact(made.path, module=network, trust=True), lambda x: 1.01 * network(x))
     found = verify(artifact, network, setting(), ASKED)
     assert "its files have changed is not known" in str(found)
     assert [failure.split()[0] for failure in found.failures] == ([] if values == "int8" else ["logits", "logits"])
 
 
-@pytest.mark.parametrize("kind", ["sparse", "onnx"])
+@pytest.mark.parametrize("kind", ["sparse", "onnx", "c"])
 def test_a_record_does_not_say_that_logits_may_be_off(kind: str, tmp_path: Path):
     network = even()
     path = export(network, labelled(network).images[:1], kind, tmp_path / "net").path
     write_about(path, dataclasses.replace(read_about(path), values="int8"))
-    artifact = replaced(open_artifact(path, module=network), lambda x: 1.01 * network(x))
+    artifact = replaced(open_artifact(path, module=network, trust=True), lambda x: 1.01 * network(x))
     assert [failure.split()[0] for failure in verify(artifact, network, setting(), ASKED).failures] == ["logits"] * 2
 
 

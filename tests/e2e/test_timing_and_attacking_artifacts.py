@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from gossamer.cli.main import main
-from gossamer.deploy.export import default_name
+from gossamer.deploy import sparse_file
+from gossamer.deploy.export import KINDS, default_name
+from gossamer.deploy.sparse_header import Network
 from gossamer.errors import RunError
 from gossamer.evaluation.setting import Setting
 
@@ -95,6 +98,16 @@ def test_the_work_of_fewer_channels_is_told_as_the_report_tells_it(tmp_path: Pat
         assert counts["work_ratio"] == told["work_ratio"]
 
 
+def test_a_network_that_a_file_only_names_is_not_made(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "huge.safetensors"
+    huge = Network(name="resnet18", options={"width": 1000.0}, form="slim")
+    sparse_file.write(path, nn.Linear(3, 2), network=huge)
+    assert gossamer("bench", path, artifact, "--threads", 1, "--batch", 1, "--no-fresh") != 0
+    assert str(path) in capsys.readouterr().err
+
+
 def test_a_program_times_where_there_is_no_python(run: Path, artifact: Path, tmp_path: Path):
     assert gossamer("export", run, "--to", "c", "--out", tmp_path / "door.c") == 0
     words = ["--run", run, "--program", tmp_path / "timed.c"]
@@ -106,14 +119,20 @@ def test_a_program_times_where_there_is_no_python(run: Path, artifact: Path, tmp
     assert gossamer("bench", tmp_path / "door.c", "--merge", *words) == 2
 
 
-def test_artifacts_are_evaluated_and_audited_too(artifact: Path, tmp_path: Path):
-    data = ["--data", "digits", "--n", 30, "--device", "cpu"]
-    pgd = ["--attack", "pgd", "--option", "steps=2", "--eps", "0.1"]
-    assert gossamer("evaluate", artifact, *data, *pgd, "--json", tmp_path / "evaluation.json") == 0
-    assert json.loads((tmp_path / "evaluation.json").read_text())["attacks"][0]["attack"] == "pgd"
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.long) if kind.endswith("int8") else kind for kind in KINDS]
+)
+def test_artifacts_are_evaluated_and_audited_too(kind: str, run: Path, tmp_path: Path):
+    path = tmp_path / default_name("net", kind)
+    assert gossamer("export", run, "--to", kind, "--out", path) == 0
+    words = ["--data", "digits", "--n", 30, "--device", "cpu", *(["--trust"] if path.suffix in (".c", ".pt2") else [])]
+    attack, option = ("pgd", "steps=2") if kind in ("sparse", "torch") else ("square", "queries=20")
+    asked = ["--attack", attack, "--option", option, "--eps", "0.1"]
+    assert gossamer("evaluate", path, *words, *asked, "--json", tmp_path / "evaluation.json") == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text())["attacks"][0]["attack"] == attack
     quick = ["--threat", "linf:0.1", "--budget", "quick"]
-    assert gossamer("audit", artifact, *data, *quick, "--json", tmp_path / "audit.json") == 0
-    assert str(artifact) in json.loads((tmp_path / "audit.json").read_text())["environment"]["command"]
+    assert gossamer("audit", path, *words, *quick, "--json", tmp_path / "audit.json") == 0
+    assert str(path) in json.loads((tmp_path / "audit.json").read_text())["environment"]["command"]
 
 
 def test_a_stochastic_run_ships_its_noise_free_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

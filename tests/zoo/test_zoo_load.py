@@ -119,7 +119,7 @@ def test_links_out_of_the_folder_are_refused(net: Path):
         (lambda m: m["network"]["options"].update(num_classes=7), "digits-cnn"),
         (lambda m: m["network"]["options"].update(width="wide"), "width"),
         (lambda m: m["network"].update(form="liquid"), "liquid"),
-        (lambda m: m["network"].update(form="random-switch"), "RandomSwitch"),
+        (lambda m: m["network"].update(form="random-switch"), "of each ticket, by name"),
         (lambda m: m["network"].update(name="resnet18", options={"width": 1000.0}), "at most"),
         (lambda m: m.update(storage="dense"), "digits-cnn"),
         (lambda m: m.update(storage="pickle"), "manifest"),

@@ -11,7 +11,7 @@ from torch import nn
 
 from gossamer.cli import options
 from gossamer.cli.export import RESTRUCTURED
-from gossamer.cli.subjects import Origin, one_of, open_origin, read_options
+from gossamer.cli.subjects import one_of, open_origin, read_options
 from gossamer.data import DataSet, from_tensors
 from gossamer.data.registry import load
 from gossamer.deploy import sparse_file
@@ -76,10 +76,10 @@ def bench(
     for path in files:
         check_artifact(path)
     opened = None if run is None else open_origin(run, data_dir, trust=trust)
-    network = _network(files, opened, trust=trust)
-    if opened is not None and network is not None:
-        _check_one_of(files, network)
-    parent = None if network is None else _parent(files, run, data_dir)
+    network, named = (opened.network, None) if opened is not None else _network(files, trust=trust)
+    if opened is not None:
+        _check_one_of(files, opened.network)
+    parent = None if network is None else _parent(named, run, data_dir)
     if program is not None:
         write_program(files, program, network=network, parent=parent)
         print(f"written: {program}, which says how it is compiled")
@@ -119,41 +119,27 @@ def _check_one_of(files: Sequence[Path], network: nn.Module) -> None:
         raise refused[0]
 
 
-def _network(files: list[Path], run: Origin | None, *, trust: bool) -> nn.Module | None:
-    """Return the plain network that engines run: the run's, or that of the first sparse file that names one."""
-    if run is not None:
-        return run.network
+def _network(files: list[Path], *, trust: bool) -> tuple[nn.Module | None, Network | None]:
+    """Return the plain network of the first sparse file that names one and has it, and how it is built."""
     for path in files:
         if path.suffix == ".safetensors":
             try:
-                return open_artifact(path, trust=trust).model
+                return open_artifact(path, trust=trust).model, sparse_file.about(path).header.network
             except GossamerError:
                 continue
-    return None
+    return None, None
 
 
-def _parent(files: list[Path], run: Path | None, data_dir: Path | None) -> nn.Module | None:
+def _parent(named: Network | None, run: Path | None, data_dir: Path | None) -> nn.Module | None:
     """Return the dense network that the work of one with other kernels is held against, None for all others."""
     if run is not None and not is_published(run):
         opened = open_run(run, data_dir)
         return build_model(opened.recipe, opened.parts.test) if opened.form() in RESTRUCTURED else None
-    named = read_manifest(run).network if run is not None else _named(files)
+    named = read_manifest(run).network if run is not None else named
     if named is None or named.form not in RESTRUCTURED or named.name not in MODELS:
         return None
+    sparse_file.outline(named, named.name)
     return build(named.name, **named.options)
-
-
-def _named(files: list[Path]) -> Network | None:
-    """Return the network that the first sparse file names which names one."""
-    for path in files:
-        if path.suffix == ".safetensors":
-            try:
-                named = sparse_file.about(path).header.network
-            except GossamerError:
-                continue
-            if named is not None:
-                return named
-    return None
 
 
 def _engines(against: str | None, network: nn.Module | None) -> list[Contestant]:

@@ -199,7 +199,7 @@ def _read_c(request: Request) -> nn.Module:
     beside = _has_blob(path, header)
     if beside and not blob.is_file():
         raise DataError(str(path), expected=f"{blob.name} beside it", got="no file", remedy="export it again")
-    check_seal(path, [header, blob] if beside else [header])
+    check_seal(path, [header, blob] if beside else [header], required=True)
     written = Written(source=path, header=header, blob=blob if beside else None)
     return CompiledModel(compile_c(written, openmp=torch.get_num_threads() > 1), path.stem)
 

@@ -34,7 +34,7 @@ class Counts:
     read, as the order of places tells it. work_ratio: dense multiplications over kept ones, None where none are kept.
     signs_save: the share of kept operations, multiplications and additions counted as one each, that signs save: at
     most a half, as all multiplications but one an output go and all additions stay. computed: with those that are not
-    zero and that the logits need, as C files compute them; None where not counted.
+    zero and that the logits need; None where not counted. Zeros that C files multiply in dense layers are in none.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT

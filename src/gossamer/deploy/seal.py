@@ -20,10 +20,17 @@ def sealed(data: bytes, others: Sequence[bytes] = ()) -> bytes:
     return data[: found.start(1)] + _digest(data, others) + data[found.end(1) :]
 
 
-def check_seal(path: Path, others: Sequence[Path] = ()) -> None:
-    """Raise DataError where a file with a seal, or a file beside it, has other content than it was sealed with."""
+def check_seal(path: Path, others: Sequence[Path] = (), *, required: bool = False) -> None:
+    """Raise DataError where a file with a seal, or a file beside it, has other content than it was sealed with.
+
+    required: and where it has none.
+    """
     data = path.read_bytes()
     found = _SEAL.search(data)
+    if found is None and required:
+        raise DataError(
+            str(path), expected=f"its own SHA-256, as {KEY}", got="none", remedy="the file was damaged: export it again"
+        )
     if found is None:
         return
     blank = data[: found.start(1)] + BLANK.encode() + data[found.end(1) :]

@@ -40,7 +40,8 @@ from gossamer.errors import ConfigError, DataError, GossamerError
 from gossamer.models import build
 from gossamer.runs import atomic
 from gossamer.sparsity import plain_copy
-from gossamer.sparsity.forms import DENSE, form
+from gossamer.sparsity.forms import DENSE, PLAIN, form
+from gossamer.sparsity.slim import SLIM
 from gossamer.sparsity.targets import PRUNABLE
 
 MOST_NUMBERS = 2**28
@@ -119,13 +120,13 @@ def rebuild(path: Path) -> nn.Module:
             remedy="build the network yourself and load the file into it",
         )
     try:
-        with torch.device("meta"):
-            outline = build(network.name, **network.options)
-        numbers = sum(parameter.numel() for parameter in outline.parameters())
-        if numbers > MOST_NUMBERS:
-            raise damaged(str(path), f"a network of at most {MOST_NUMBERS:,} weights", f"{numbers:,}")
+        if network.form not in PLAIN:
+            raise damaged(str(path), f"a form among {', '.join(PLAIN)}", network.form[:80])
+        dense = outline(network, str(path))
         if network.form == DENSE:
-            _check_fit(contents, outline)
+            _check_fit(contents, dense)
+        elif network.form == SLIM:
+            _check_smaller(contents, dense)
         return form(network.form).rebuild(plain_copy(build(network.name, **network.options)), decode(contents))
     except DataError:
         raise
@@ -136,6 +137,24 @@ def rebuild(path: Path) -> nn.Module:
             got=str(error)[:400],
             remedy="build the network yourself and load the file into it",
         ) from error
+
+
+def outline(network: Network, subject: str) -> nn.Module:
+    """Return the dense network that a file names without its weights; raises DataError where they are too many.
+
+    Raises what `build` raises too.
+    """
+    with torch.device("meta"):
+        made = build(network.name, **network.options)
+    numbers = sum(parameter.numel() for parameter in made.parameters())
+    if numbers > MOST_NUMBERS:
+        raise DataError(
+            subject,
+            expected=f"a network of at most {MOST_NUMBERS:,} weights",
+            got=f"{numbers:,}",
+            remedy="do not load it unless you know who made it",
+        )
+    return made
 
 
 def about(path: Path) -> About:
@@ -264,3 +283,23 @@ def _check_fit(contents: Contents, module: nn.Module) -> None:
                 got=eps,
                 remedy="build the network with the eps that it was exported with",
             )
+
+
+def _check_smaller(contents: Contents, module: nn.Module) -> None:
+    """Raise DataError unless a file has the module's tensors and none of them is larger in any direction."""
+    most = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    got = shapes_of(contents)
+    wrong = [name for name in sorted(most.keys() | got.keys()) if not _fits(got.get(name), most.get(name))]
+    if wrong:
+        raise DataError(
+            str(contents.path),
+            expected=f"{wrong[0]} of a shape within {most.get(wrong[0], 'none at all')}",
+            got=f"{got.get(wrong[0], 'none')} ({len(wrong)} tensors differ)",
+            remedy="load the file into the network that it was exported from",
+        )
+
+
+def _fits(shape: tuple[int, ...] | None, most: tuple[int, ...] | None) -> bool:
+    if shape is None or most is None or len(shape) != len(most):
+        return False
+    return all(size <= limit for size, limit in zip(shape, most, strict=True))

@@ -41,13 +41,14 @@ def write_torch(model: nn.Module, example: Tensor, path: Path, *, about: Mapping
     frozen = freeze(model, example)
     program = trace(frozen)
     images = torch.cat([frozen.images[:16], probes(frozen.shape)])
-    check_exact(parity(frozen.module, as_module(program.module()), images), path.name)
     buffer = io.BytesIO()
     try:
         with quietly():
             torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(dict(about or {}))})
+            stored: Any = torch.export.load(io.BytesIO(buffer.getvalue()))
     except Exception as error:
         raise refusal(error, "a program that torch can store") from error
+    check_exact(parity(frozen.module, as_module(stored.module()), images), path.name)
     atomic.write_bytes(path, buffer.getvalue())
 
 

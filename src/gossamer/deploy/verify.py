@@ -13,6 +13,7 @@ from gossamer.data import DataSet
 from gossamer.deploy import sparse_file
 from gossamer.deploy.about import Verified, about_path, read_about, write_about
 from gossamer.deploy.artifact import Artifact, kind_of
+from gossamer.deploy.csource import is_rounded
 from gossamer.deploy.parity import EXACT, Parity, parity, probes
 from gossamer.deploy.verification import Gap, Shipped, Verification
 from gossamer.errors import ConfigError, RunError
@@ -186,13 +187,13 @@ def _parity_failures(found: Mapping[str, Parity | None], *, exact: bool) -> list
 
 
 def _is_exact(artifact: Artifact) -> bool:
-    """Tell whether an artifact stores weights without rounding, by the file; of a C source only its record knows."""
+    """Tell whether an artifact stores weights without rounding, by the file, whatever its record says."""
     kind = kind_of(artifact.path)
     if kind == "sparse":
         layers = sparse_file.about(artifact.path).header.layers.values()
         return all(layer.values in LOSSLESS for layer in layers)
     if kind == "c":
-        return artifact.about is not None and artifact.about.values in LOSSLESS
+        return not is_rounded(artifact.path)
     return kind in UNROUNDED
 
 

@@ -33,6 +33,8 @@ def itself(model: nn.Module) -> nn.Module:
 
 
 DENSE = "dense"
+PLAIN = (DENSE, slim.SLIM, factor_layers.FACTORISED)
+"""Forms whose tensors are those of an ordinary module, so that a sparse file holds them all."""
 
 FORMS: dict[str, Form] = {
     DENSE: Form(rebuild=load_dense, twin=itself),

@@ -57,22 +57,19 @@ def switched(networks: Sequence[nn.Module]) -> Finalised:
 
 def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return the switch with its stored tensors; model: the dense network that each ticket is a part of."""
-    # No ticket is made that its tensors do not pay for.
-    count, left_over = divmod(_numbers(tensors), _numbers(model.state_dict()))
-    if left_over or not count:
+    # No ticket is made whose tensors are not there by name: what is zero costs a file nothing.
+    own = model.state_dict().keys()
+    count = len(tensors) // len(own)
+    if not count or set(tensors) != {f"tickets.{place}.{name}" for place in range(count) for name in own}:
         raise RunError(
             "stored network",
-            expected=f"{_numbers(model.state_dict()):,} numbers a ticket",
-            got=f"{_numbers(tensors):,} in all",
+            expected=f"the {len(own):,} tensors of each ticket, by name",
+            got=f"{len(tensors):,} tensors such as {next(iter(tensors), 'none')[:80]}",
             remedy="open it with the network it was trained with",
         )
     switch = RandomSwitch([copy.deepcopy(model) for _ in range(count)])
     switch.load_state_dict(dict(tensors))
     return switch.eval()
-
-
-def _numbers(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def first_ticket(model: nn.Module) -> nn.Module:

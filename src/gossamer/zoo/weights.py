@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from gossamer.deploy import sparse_file
 from gossamer.deploy.published import Storage
 from gossamer.deploy.scratch import scratch
-from gossamer.deploy.sparse_file import MOST_NUMBERS
 from gossamer.deploy.sparse_header import Network
 from gossamer.errors import ConfigError, DataError, GossamerError
 from gossamer.models import build
@@ -23,15 +22,11 @@ from gossamer.plugins import is_reference
 from gossamer.recipe.build import build_foreign_model
 from gossamer.runs import atomic
 from gossamer.sparsity import plain_copy
-from gossamer.sparsity.factor_layers import FACTORISED
-from gossamer.sparsity.forms import DENSE, form
-from gossamer.sparsity.slim import SLIM
+from gossamer.sparsity.forms import PLAIN, form
 
 Asked: TypeAlias = Literal["auto", "dense", "sparse"]
 
 STORAGES = ("auto", "dense", "sparse")
-PLAIN = (DENSE, SLIM, FACTORISED)
-"""Forms whose tensors are those of an ordinary module, so that a sparse file holds them all."""
 SMALLER = 0.5
 
 
@@ -86,24 +81,12 @@ def _build(network: Network, subject: str, *, allow_factory: bool) -> nn.Module:
             )
         return build_foreign_model(network.name, network.options)
     try:
-        _check_size(network, subject)
+        sparse_file.outline(network, subject)
         return build(network.name, **network.options)
     except DataError:
         raise
     except (GossamerError, RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise _unfit(subject, network, error) from error
-
-
-def _check_size(network: Network, subject: str) -> None:
-    with torch.device("meta"):
-        numbers = sum(parameter.numel() for parameter in build(network.name, **network.options).parameters())
-    if numbers > MOST_NUMBERS:
-        raise DataError(
-            subject,
-            expected=f"a network of at most {MOST_NUMBERS:,} weights",
-            got=f"{numbers:,}",
-            remedy="do not load it unless you know who made it",
-        )
 
 
 def _write_sparse(path: Path, module: nn.Module, tensors: Mapping[str, Tensor], network: Network) -> bool:

@@ -2,7 +2,7 @@
 
 from gossamer.deploy.csource.compile import Compiled, compile_c
 from gossamer.deploy.csource.constants import Values
-from gossamer.deploy.csource.emit import Written, write_c
+from gossamer.deploy.csource.emit import Written, is_rounded, write_c
 from gossamer.deploy.csource.rounding import float_layers, rounded
 
-__all__ = ["Compiled", "Values", "Written", "compile_c", "float_layers", "rounded", "write_c"]
+__all__ = ["Compiled", "Values", "Written", "compile_c", "float_layers", "is_rounded", "rounded", "write_c"]

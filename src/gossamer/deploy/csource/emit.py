@@ -33,6 +33,8 @@ MOST_THREADS = 1024
 LITERAL = 4095
 """Bytes of one string: the most that every C99 compiler takes."""
 LARGEST = 2**31 - 1
+USE = "#define USE_"
+_ROUNDED = re.compile(rf"^{USE}\w+_CODES$".encode(), re.MULTILINE)
 
 SET_BLOB = """
 /* Hands over the contents of @NAME@.blob, which must stay in memory. To be called once, before anything else. */
@@ -47,6 +49,11 @@ class Written:
     source: Path
     header: Path
     blob: Path | None
+
+
+def is_rounded(source: Path) -> bool:
+    """Tell whether a C source computes a layer with weights that were rounded to int8."""
+    return _ROUNDED.search(source.read_bytes()) is not None
 
 
 def write_c(
@@ -78,7 +85,7 @@ def write_c(
     parts = [
         f"/* {KEY}: {BLANK} (SHA-256 of this file with zeros here, and of those beside it) */\n",
         f'#include "{name}.h"\n',
-        *(f"#define USE_{use.upper()}" for use in uses(program, constants)),
+        *(f"{USE}{use.upper()}" for use in uses(program, constants)),
         template("kernels.c").replace("@KEPT_CONSTANTS@", _kept(constants.data, blob=blob)),
         *plans,
         template("entry.c"),
