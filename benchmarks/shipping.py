@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found.save(full / f"verify-{path.name}.json")
         if not options.no_bench:
             _timed(paths, run, options.threads, options.engines).save(full / "bench.json")
+    if not (full / "bench.json").exists() or not any(full.glob("verify-*.json")):
+        print(f"{full}: the table is written when there are verifications and a bench")
+        return
     print(record.write(_result(name, options.run.name, full), options.results, load=load))
 
 

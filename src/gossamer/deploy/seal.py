@@ -9,6 +9,10 @@ from gossamer.errors import DataError
 
 KEY = "gossamer.content"
 BLANK = "0" * 64
+REWRITTEN = (
+    f"; or another program rewrote it and kept its entry {KEY}, which is true of the first file alone: remove that "
+    "entry if you trust the program"
+)
 # Two bytes stand between both in a comment of C (": ") and in metadata of ONNX (tag and length).
 _SEAL = re.compile(re.escape(KEY.encode()) + rb"..(.{64})", re.DOTALL)
 
@@ -40,8 +44,7 @@ def check_seal(path: Path, others: Sequence[Path] = (), *, required: bool = Fals
             " with ".join([str(path), *(other.name for other in others)]),
             expected=f"content of SHA-256 {found.group(1).decode(errors='replace')}",
             got=got.decode(),
-            remedy="the file was damaged: export it again, or fetch it again; or another program rewrote it and kept "
-            f"its entry {KEY}, which is true of the first file alone: remove that entry if you trust the program",
+            remedy="the file was damaged: export it again, or fetch it again" + ("" if required else REWRITTEN),
         )
 
 
