@@ -168,7 +168,8 @@ def test_any_layer_at_any_density_comes_back(tmp_path, shape, density, kind, see
     write(tmp_path / "layer", layer, kind=kind)
     found = read(tmp_path / "layer")["weight"]
     assert found.shape == layer.weight.shape
-    torch.testing.assert_close(found, layer.weight.detach(), rtol=1e-6, atol=0)
+    # Of one magnitude, weights in int8 are off by what their scale is.
+    torch.testing.assert_close(found, layer.weight.detach(), rtol=2**-11 if kind == "int8" else 1e-6, atol=0)
 
 
 def test_shared_modules_and_channels_last_come_back(tmp_path):

@@ -33,6 +33,10 @@ TYPES: Mapping[str, torch.dtype] = {
 }
 
 
+SCALES = "<f2 or <f4"
+"""The types of numbers that scales may have."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contents:
     """A file that was read: its header, the digest of all of it, and its arrays by their full names."""
@@ -87,7 +91,7 @@ def _check_arrays(contents: Contents) -> None:
     for name, (dtype, shape) in wanted.items():
         array = contents.arrays[name]
         fits = array.ndim == 1 if shape is None else array.shape == shape
-        if array.dtype.str.lstrip("|") != dtype.lstrip("|") or not fits:
+        if array.dtype.str.lstrip("|") not in dtype.lstrip("|").split(" or ") or not fits:
             raise damaged(f"{contents.path}, {name}", f"{dtype} of shape {shape}", f"{array.dtype} {array.shape}")
     for name, array in contents.arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -103,7 +107,7 @@ def _layer_arrays(key: str, layer: Layer) -> list[tuple[str, str, tuple[int, ...
     if layer.coding != "all":
         found.append((f"positions/{key}", "|u1", None))
     if storage.scaled:
-        found.append((f"scales/{key}", "<f4", None))
+        found.append((f"scales/{key}", SCALES, None))
     return found
 
 
@@ -137,7 +141,7 @@ def _decode_layer(contents: Contents, name: str, layer: Layer) -> Array:
         data=contents.arrays.get(f"positions/{name}", none),
     )
     mask = gaps.decode(coded, size=layer.size, count=layer.count, subject=subject)
-    scales = contents.arrays.get(f"scales/{name}", np.zeros(0, np.float32))
+    scales = contents.arrays.get(f"scales/{name}", np.zeros(0, np.float32)).astype(np.float32)
     weight = values.expand(
         contents.arrays[f"values/{name}"],
         scales,

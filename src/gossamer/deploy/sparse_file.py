@@ -4,7 +4,8 @@ One safetensors file. Of every convolution and linear weight the positions of wh
 (`values`); of every batch norm a scale and a shift (`scale_shift`); every other tensor as it is, in float32 where it
 holds real numbers. Its tensors are named by what they are and whose:
 
-    positions/NAME  uint8 (bytes,)     values/NAME  (count,), bits in uint8 for signs     scales/NAME  float32 (1 or C,)
+    positions/NAME  uint8 (bytes,)     values/NAME  (count,), bits in uint8 for signs
+    scales/NAME     float16 or float32 (1 or C,)
     norm/NAME       float32 (2, C)     dense/NAME   any shape
 
 Reading runs nothing that the file holds, checks every size before it takes memory for it, and gives the same tensors
@@ -195,7 +196,7 @@ def _encode_layer(weight: Tensor, kind: Kind, layer: str) -> tuple[Layer, dict[s
     if coded.coding == "all":
         del stored["positions"]
     if storage.scaled:
-        stored["scales"] = quantised.scales
+        stored["scales"] = values.stored_scales(quantised.scales)
     about_it = Layer(
         shape=tuple(weight.shape), count=kept.size, coding=coded.coding, parameter=coded.parameter, values=kind
     )

@@ -1,8 +1,8 @@
 """What are the kept weights of a layer worth? float32, float16, int8 with a scale per output channel, or signs.
 
-int8: w is about q s with s = max |w| / 127 over the output channel and q = w / s rounded to nearest, ties to even; zero
-stays zero; a layer is in float16 instead where its scales would take what int8 saves. signs: w = s sign(w), one bit a
-weight, s for the layer or for each output channel. Only output channels that keep a weight have a scale. A weight that
+int8: w is about q s with s = max |w| / 127 over the output channel, rounded to float16 where it has normal numbers for
+the whole layer, and q = w / s rounded to nearest, ties to even; zero stays zero; a layer is in float16 instead where its
+scales would take what int8 saves. signs: w = s sign(w), one bit a weight, s for the layer or for each output channel. Only output channels that keep a weight have a scale. A weight that
 float16 or int8 rounds to zero is zero from there on: neither its position nor its value is stored.
 """
 
@@ -21,7 +21,6 @@ Floats: TypeAlias = NDArray[np.float32]
 Codes: TypeAlias = NDArray[Any]
 
 GREATEST_CODE = 127
-SCALE_BITS = 32
 HALF = np.finfo(np.float16)
 GREATEST = float(np.finfo(np.float32).max)
 # A little less than the quotient, so that the greatest code times it is finite.
@@ -83,7 +82,7 @@ def quantise(weight: Floats, kind: Kind, *, layer: str) -> Quantised:
 def settled(weight: Floats, kind: Kind) -> Kind:
     """Return the kind that a weight of shape (C, fan-in) is stored in: float16 for int8 where that is no larger.
 
-    So it is where channels that keep any weight keep four or fewer on average: a scale costs what int8 saves. The
+    So it is where channels that keep any weight keep two or fewer on average: a scale costs what int8 saves. The
     largest weight of each must be a normal float16: int8 with its scale keeps magnitudes that float16 has not.
     """
     kept = weight.any(axis=1)
@@ -91,7 +90,15 @@ def settled(weight: Floats, kind: Kind) -> Kind:
     if kind != "int8" or not ((largest >= HALF.tiny) & (largest <= HALF.max)).all():
         return kind
     saved = (STORAGE["float16"].bits - STORAGE["int8"].bits) * np.count_nonzero(weight)
-    return "int8" if saved > SCALE_BITS * np.count_nonzero(kept) else "float16"
+    scale_bits = 8 * stored_scales(_int8(weight).scales).itemsize
+    return "int8" if saved > scale_bits * np.count_nonzero(kept) else "float16"
+
+
+def stored_scales(scales: Floats) -> NDArray[Any]:
+    """Return scales as the array that is stored: in float16 where that tells them to the bit."""
+    with np.errstate(over="ignore"):
+        halves = scales.astype(np.float16)
+    return halves if (halves == scales).all() else scales
 
 
 def pack(codes: Codes, kind: Kind) -> Codes:
@@ -138,13 +145,21 @@ def _float16(weight: Floats, layer: str) -> Quantised:
 
 
 def _int8(weight: Floats) -> Quantised:
-    scales = np.minimum(np.abs(weight).max(axis=1, initial=0.0) / GREATEST_CODE, np.float32(GREATEST_INT8_SCALE))
+    largest = np.abs(weight).max(axis=1, initial=0.0)
+    scales = _as_halves(np.minimum(largest / GREATEST_CODE, np.float32(GREATEST_INT8_SCALE)))
     # Magnitudes whose scale underflows to zero become zero.
     divisors = np.where(scales > 0, scales, np.float32(np.inf))
     codes = np.rint(weight / divisors[:, None])
     # A subnormal scale is coarse, so that a quotient can pass the greatest code.
     codes = np.clip(codes, -GREATEST_CODE, GREATEST_CODE).astype(np.int8)
     return Quantised(codes=codes, scales=scales[codes.any(axis=1)])
+
+
+def _as_halves(scales: Floats) -> Floats:
+    """Return scales rounded to float16, as they are where one is no normal number there."""
+    kept = scales[scales > 0]
+    fit = ((kept >= HALF.tiny) & (kept <= HALF.max)).all()
+    return scales.astype(np.float16).astype(np.float32) if fit else scales
 
 
 def _signs(weight: Floats, layer: str) -> Quantised:
