@@ -1,9 +1,10 @@
 """What are the kept weights of a layer worth? float32, float16, int8 with a scale per output channel, or signs.
 
 int8: w is about q s with s = max |w| / 127 over the output channel, rounded to float16 where it has normal numbers for
-the whole layer, and q = w / s rounded to nearest, ties to even; zero stays zero; a layer is in float16 instead where its
-scales would take what int8 saves. signs: w = s sign(w), one bit a weight, s for the layer or for each output channel. Only output channels that keep a weight have a scale. A weight that
-float16 or int8 rounds to zero is zero from there on: neither its position nor its value is stored.
+the whole layer, and q = w / s rounded to nearest, ties to even; zero stays zero; a layer is in float16 instead where
+its scales would take what int8 saves. signs: w = s sign(w), one bit a weight, s for the layer or for each output
+channel. Only output channels that keep a weight have a scale. A weight that float16 or int8 rounds to zero is zero from
+there on: neither its position nor its value is stored.
 """
 
 from collections.abc import Mapping
