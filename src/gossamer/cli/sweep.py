@@ -90,8 +90,9 @@ def _left_after(graph: Plan, store: Store, runs: Sequence[RunNode], protocols: S
 
 
 def _left(what: str, units: str, guess: Estimate) -> str:
-    known = f"  left to {what}: about {_hours(guess.seconds)} of one worker"
-    return known + (f", and {guess.unknown} {units} there is nothing to go by for" if guess.unknown else "")
+    unknown = [f"{guess.unknown} {units} there is nothing to go by for"] if guess.unknown else []
+    known = [] if unknown and not guess.seconds else [f"about {_hours(guess.seconds)} of one worker"]
+    return f"  left to {what}: {', and '.join([*known, *unknown])}"
 
 
 def _hours(seconds: float) -> str:
