@@ -9,6 +9,7 @@ import pytest
 from test_standing import stand
 
 from gossamer.reproduce.curves import LEVEL, curves
+from gossamer.reproduce.provenance import Made
 from gossamer.reproduce.published import At, Entry, Figure, load_entry
 from gossamer.reproduce.reading import Number
 from gossamer.reproduce.standing import Rebuilt, Row, rebuild
@@ -74,6 +75,7 @@ def rebuilt_of(entry: Entry, rows: Sequence[Row]) -> Rebuilt:
         runs=0,
         of=0,
         spent={},
+        made=Made(),
     )
 
 

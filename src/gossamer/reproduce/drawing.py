@@ -7,7 +7,7 @@ from gossamer.reproduce.curves import curves
 from gossamer.reproduce.published import Entry
 from gossamer.reproduce.standing import JUDGED as CLAIMS
 from gossamer.reproduce.standing import Held, Rebuilt, Row, total
-from gossamer.reproduce.text import both_texts, number_text, standing_text
+from gossamer.reproduce.text import both_texts, command, made_text, number_text, standing_text
 from gossamer.training.progress import duration
 
 FOLDED = 24
@@ -37,12 +37,13 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
         facts=[f"{name.replace('_', ' ')}: {_flat(value)}" for name, value in entry.setting.items()],
         sentences=[
             f"{entry.source}. Ours at the scale {scale}: {standing_text(rebuilt)}",
+            *filter(None, [made_text(rebuilt.made)]),
             *([f"Missing: {_flat(rebuilt.missing)}"] if rebuilt.missing else []),
             *([f"Notes: {_flat(entry.notes)}"] if entry.notes else []),
         ],
         tables=[*tables, *([_numbers(entry, rebuilt.rows)] if rebuilt.rows else [])],
         charts=curves(rebuilt, _key(entry)),
-        commands=(f"gossamer reproduce {entry.name} --scale {scale}",),
+        commands=(command(entry, scale),),
     )
 
 
@@ -74,7 +75,7 @@ def _numbers(entry: Entry, rows: Sequence[Row]) -> Table:
             text(row.measure.replace("_", " ")),
             *map(text, both_texts(row, entry.measures[row.measure].unit, empty="–")),
             text("–" if row.difference is None else f"{row.difference:+.2f}"),
-            Cell(text=row.verdict, mark=_MARKS.get(row.verdict, "")),
+            Cell(text=row.verdict, small=row.source, mark=_MARKS.get(row.verdict, "")),
         ]
         for row in rows
     ]
