@@ -9,6 +9,7 @@ import pytest
 from test_standing import stand
 
 from gossamer.reproduce.curves import LEVEL, curves
+from gossamer.reproduce.pictured import Pictured
 from gossamer.reproduce.provenance import Made
 from gossamer.reproduce.published import At, Entry, Figure, load_entry
 from gossamer.reproduce.reading import Number
@@ -76,6 +77,7 @@ def rebuilt_of(entry: Entry, rows: Sequence[Row]) -> Rebuilt:
         of=0,
         spent={},
         made=Made(),
+        pictured=Pictured(),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gossamer.report.parts import Cell, Part, Table, text
 from gossamer.reproduce.curves import curves
+from gossamer.reproduce.pictures import pictures, strips
 from gossamer.reproduce.published import Entry
 from gossamer.reproduce.standing import JUDGED as CLAIMS
 from gossamer.reproduce.standing import Held, Rebuilt, Row, total
@@ -42,7 +43,8 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
             *([f"Notes: {_flat(entry.notes)}"] if entry.notes else []),
         ],
         tables=[*tables, *([_numbers(entry, rebuilt.rows)] if rebuilt.rows else [])],
-        charts=curves(rebuilt, _key(entry)),
+        charts=[*curves(rebuilt, _key(entry)), *pictures(rebuilt, _key(entry))],
+        strips=strips(rebuilt),
         commands=(command(entry, scale),),
     )
 

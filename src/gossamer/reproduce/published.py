@@ -14,6 +14,7 @@ from gossamer.recipe.schema import Section
 
 Label: TypeAlias = str | int | float | bool
 At: TypeAlias = Mapping[str, Label]
+Shows: TypeAlias = Literal["histogram", "normalised-histogram", "channels", "images"]
 
 
 def _text(value: object) -> object:
@@ -84,7 +85,11 @@ class Claim(Section):
 
 
 class Entry(Section):
-    """One published table or figure. setting: what its numbers were made with; notes: conflicts and what is unsaid."""
+    """One published table or figure. setting: what its numbers were made with; notes: conflicts and what is unsaid.
+
+    shows: what the figure is where it is none of curves: of weights their histogram, as they are or normalised by the
+    largest of each network, or those that channels keep; or images.
+    """
 
     name: str
     title: str
@@ -96,6 +101,7 @@ class Entry(Section):
     measures: dict[str, Measure]
     cells: tuple[Cell, ...]
     figure: Figure | None = None
+    shows: Shows | None = None
     claims: tuple[Claim, ...] = ()
     notes: str = ""
 

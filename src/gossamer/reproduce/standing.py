@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from gossamer.intervals import paired, sign_flips, unpaired
 from gossamer.recipe.load import run_name
+from gossamer.reproduce.pictured import Pictured, pictured
 from gossamer.reproduce.provenance import Made, made
 from gossamer.reproduce.published import At, Cell, Claim, Entry
 from gossamer.reproduce.reading import NoneFound, Number, read_number, spent, spent_asking
@@ -61,7 +62,8 @@ class Held:
 class Rebuilt:
     """An entry with our numbers. runs, of: how many of its runs are there.
 
-    spent: their seconds and those of protocols, by what took them; made: where, with what and when.
+    spent: their seconds and those of protocols, by what took them; made: where, with what and when; pictured: what its
+    pictures are drawn from.
     """
 
     entry: Entry
@@ -74,6 +76,7 @@ class Rebuilt:
     of: int
     spent: Mapping[str, float]
     made: Made
+    pictured: Pictured
 
     @property
     def seconds(self) -> float:
@@ -110,6 +113,7 @@ def rebuild(
         of=len(times),
         spent=dict(ChainMap(*done, *answers)),
         made=made(found, store),
+        pictured=pictured(entry, found, store),
     )
 
 

@@ -19,6 +19,8 @@ def markdown(rebuilt: Rebuilt, scale: str) -> str:
     lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in entry.setting.items()]
     lines += ["", f"Ours at the scale `{scale}`: {standing_text(rebuilt)}", ""]
     lines += [f"{made_text(rebuilt.made)} Printed by `{command(entry, scale)}`.".strip(), ""]
+    if not rebuilt.pictured.empty:
+        lines += [f"Its pictures: `{command(entry, scale)} --show -o page.html`.", ""]
     lines += _table(entry, rebuilt.rows)
     if rebuilt.claims:
         lines += ["", "| what the authors claim | ours | |", "| --- | --- | --- |", *map(_claim, rebuilt.claims)]
