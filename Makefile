@@ -28,7 +28,8 @@ $(ENV): pyproject.toml constraints.txt
 test: $(ENV)
 	$(BIN)/pytest -n auto
 
-# Also what only these tests need: a Ray cluster of several processes, tables as Parquet and xarray.
+# Also what only these tests need: a Ray cluster of several processes, tables as Parquet and xarray, MLflow and
+# Weights & Biases.
 test-long: $(ENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[long]'
 	$(BIN)/pytest -m long

@@ -27,6 +27,7 @@ SCRIPTS = (
     "export_cost",
     "methods_table",
     "method_pages",
+    "reproductions",
 )
 
 

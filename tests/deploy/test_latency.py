@@ -39,6 +39,12 @@ def test_every_network_is_timed_in_memory_and_loading(data, tmp_path, kind) -> N
     assert records.read(LatencyTable, tmp_path / "latency.json") == made
 
 
+def test_loading_may_be_left_out(data) -> None:
+    pytest.importorskip("onnxruntime")
+    (row,) = latency({"one": network(2)}, data, kind="onnx", rounds=1, repeats=1, loading=False).rows
+    assert [(each.batch, each.loaded) for each in row.passes] == [(1, False)]
+
+
 def test_kinds_that_need_a_module_are_refused(data) -> None:
     with pytest.raises(ConfigError, match="one of c, onnx"):
         latency({"one": network(2)}, data, kind="sparse", rounds=1)

@@ -145,7 +145,19 @@ def test_filter_sort_and_hover(browser, grid, tmp_path):
     browser.execute_script("location.hash = '#run-3'")
     waited(browser, "document.querySelector('#run-3 details').open")
     waited(browser, "document.querySelectorAll('#run-3 .main-svg').length > 0")
-    browser.execute_script("dispatchEvent(new Event('beforeprint')); dispatchEvent(new Event('afterprint'))")
+    # On paper stands what is not folded, as wide as paper is; the screen is as it was afterwards.
+    printed = "plots.filter((plot) => !plot.closest('details:not([open]), [hidden]'))"
+    assert browser.execute_script(
+        "document.querySelector('#run-34 details').open = true;"
+        f"const late = {printed}.filter((plot) => !fresh.has(plot)).length;"
+        "dispatchEvent(new Event('beforeprint'));"
+        f"return late > 0 && {printed}.every((plot) => plot.querySelector('.main-svg'));"
+    )
+    waited(browser, f"{printed}.every((plot) => plot._fullLayout.width === (plot.closest('.wide') ? 660 : 310))")
+    folded = "plots.filter((plot) => plot.closest('details:not([open])'))"
+    assert browser.execute_script(f"return {folded}.length && !{folded}.some((plot) => drawn.has(plot))")
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    waited(browser, f"{printed}.every((plot) => plot._fullLayout.width > (plot.closest('.wide') ? 660 : 310))")
     assert silent(browser)
 
 

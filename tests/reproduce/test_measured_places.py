@@ -16,7 +16,7 @@ from gossamer.reproduce.drawing import part
 from gossamer.reproduce.measured import READERS, Seen, check_picked, read_measured, weighed
 from gossamer.reproduce.published import load_entry
 from gossamer.reproduce.reading import NoneFound, Number, read_number, spent_asking
-from gossamer.reproduce.scales import Place, Reading, Study, load_study, places
+from gossamer.reproduce.scales import Ours, Place, Reading, Study, load_study, places
 from gossamer.reproduce.standing import Rebuilt, rebuild, total
 from gossamer.reproduce.text import both_texts, markdown
 from gossamer.runs import RunFolder, protocols, records, results
@@ -146,9 +146,10 @@ def weights(runs: Sequence[str], gammas: Sequence[float] = (0.01, 0.1)) -> proto
 
 def latency(runs: Sequence[str]) -> protocols.LatencyTable:
     def passes(place: int) -> tuple[protocols.PassTime, ...]:
+        means = {batch: batch * (place + 1) / 1e3 for batch in (1, 100)}
         return tuple(
-            protocols.PassTime(batch=batch, loaded=batch > 1, mean=batch * (place + 1) / 1e3, median=1.0, p95=1.0)
-            for batch in (1, 100)
+            protocols.PassTime(batch=batch, loaded=batch > 1, mean=mean, median=mean / 2, p95=3 * mean)
+            for batch, mean in means.items()
         )
 
     rows = [
@@ -204,11 +205,13 @@ def test_examples_are_read_by_source_target_and_radius(tmp_path: Path) -> None:
     rebuilt = built("one-shot-admm/figure-4.6", tmp_path)
     # The source stands first: resnet34 dense; then small before wide, 100, 50 and 10 % of each, the source left out.
     at = {"source": "resnet34", "target": "resnet34"}
-    assert value(rebuilt, "robust", **at, target_density=1.0, attack_eps=0.03) == 90
-    assert value(rebuilt, "robust", **at, target_density=1.0, attack_eps=0.1) == 80
-    assert value(rebuilt, "robust", **at, target_density=0.5, attack_eps=0.03) == 80
+    dense = [
+        value(rebuilt, "robust", **at, target_density=1.0, attack_eps=eps) for eps in (0.01, 0.03, 0.05, 0.075, 0.1)
+    ]
+    assert dense == [90, 80, 70, 60, 50]
+    assert value(rebuilt, "robust", **at, target_density=0.5, attack_eps=0.03) == 70
     other = {"source": "mobilenetv2", "target": "mobilenetv2"}
-    assert value(rebuilt, "robust", **other, target_density=1.0, attack_eps=0.1) == 80
+    assert value(rebuilt, "robust", **other, target_density=1.0, attack_eps=0.1) == 50
     assert all(row.ours is not None and row.ours.n == 10 for row in rebuilt.rows)
     assert "McNemar" in rebuilt.claims[0].why
     assert rebuilt.of == 6
@@ -278,6 +281,11 @@ def test_passes_are_told_in_milliseconds(tmp_path: Path) -> None:
     at = {"device": "intel-nuc-cpu", "density": 1.0}
     assert [value(one, "mean_ms", **at, model=name) for name in ("resnet34", "mobilenetv2")] == [1, 4]
     assert [value(hundred, "mean_ms", **at, model=name) for name in ("resnet34", "mobilenetv2")] == [100, 400]
+    for rebuilt, mean in ((one, 1), (hundred, 100)):
+        told = [value(rebuilt, name, **at, model="resnet34") for name in ("mean_ms", "median_ms", "p95_ms")]
+        assert told == pytest.approx([mean, mean / 2, 3 * mean])
+        beside = [row.verdict for row in rebuilt.rows if row.measure == "median_ms"]
+        assert beside == ["ours alone"] * 6
     assert "together" not in one.missing
     assert value(one, "mean_ms", device="tesla-v100-gpu", density=1.0, model="resnet34") is None
 
@@ -480,6 +488,46 @@ def test_a_record_that_is_not_there_is_no_number(tmp_path: Path) -> None:
 def test_picks_that_a_record_does_not_have_are_refused(protocol: str, picked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         check_picked(protocol, picked)
+
+
+def test_times_at_the_published_size_are_of_a_hundred_calls_in_memory() -> None:
+    study = load_study("one-shot-admm", "paper")
+    assert study is not None
+    questions = {
+        which: {
+            measurement.question.name: measurement.question.options
+            for place in places(load_entry(f"one-shot-admm/{which}"), study.entries[which], study)
+            for own in place.measurements.values()
+            for measurement in own
+        }
+        for which in ("figure-4.7", "figure-D.1")
+    }
+    asked = questions["figure-4.7"]["latency"]
+    assert asked["rounds"] * asked["repeats"] >= 100
+    assert asked["loading"] is False
+    assert questions["figure-D.1"]["latency"].get("loading", True) is True
+
+
+def picking(picks: dict[str, Any], **reading: Any) -> list[Place]:
+    """Return the places of an entry of one axis, at one network, with what they pick."""
+    study = load_study("one-shot-admm", "smoke")
+    assert study is not None
+    said = {"where": {"width": 1.0, "adversary": "weak", "density": 1.0}, "picks": {"attack_eps": picks}}
+    ours = Ours.model_validate({"sweep": "grid", "measures": {"robust": reading}, "parts": [said]})
+    return places(load_entry("one-shot-admm/figure-3.1"), ours, study)
+
+
+def test_a_place_may_pick_the_radius_of_an_attack() -> None:
+    found = picking({"eps": {0.01: 0.015, 0.02: "8/255"}}, attack="pgd", parameters={"steps": 100})
+    assert [(place.at["attack_eps"], place.measures["robust"].eps) for place in found] == [
+        (0.01, 0.015),
+        (0.02, 8 / 255),
+    ]
+    assert found[0].cases == found[1].cases
+    with pytest.raises(ConfigError, match="picks of an attack: expected eps, got steps"):
+        picking({"steps": {0.01: 7}}, attack="pgd")
+    with pytest.raises(ConfigError, match="eps"):
+        picking({"eps": {0.01: "much"}}, attack="pgd")
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from gossamer.intervals import wilson
 from gossamer.recipe.build import build_threat
 from gossamer.recipe.load import run_name
 from gossamer.recipe.train import result_name
+from gossamer.reproduce.drawing import part
 from gossamer.reproduce.published import Entry, load_entry
-from gossamer.reproduce.scales import Ours, Reading, Study, places, planned_elsewhere
+from gossamer.reproduce.scales import Ours, Reading, Study, load_study, places, planned_elsewhere
 from gossamer.reproduce.standing import Rebuilt, rebuild
 from gossamer.reproduce.text import markdown, to_json, value_text
 from gossamer.runs import RunFolder, results, status
@@ -145,6 +146,9 @@ def network(kept: int) -> results.Network:
     return results.Network(layers=(layer,), totals=results.Totals(**work), work_ratio=1000 / kept, histogram=bars)
 
 
+BEGUN, PUT_TOGETHER = "2026-01-02T03:04:05+00:00", "2026-01-02T03:05:06+00:00"
+
+
 def asked_for(case: Case, attack: str) -> str:
     """Return the name under which a run keeps the evaluation that its recipe asks for."""
     (spec,) = (each for each in case.recipe.evaluation if each.attack == attack)
@@ -158,7 +162,14 @@ def lay_down(store: Path, case: Case, robust: list[int], kept: int) -> None:
     status.write(
         run,
         status.Status(
-            state="done", phase="train", epoch=1, step=1, message="", started="t", updated="t", seconds_trained=60.0
+            state="done",
+            phase="train",
+            epoch=1,
+            step=1,
+            message="",
+            started=BEGUN,
+            updated=PUT_TOGETHER,
+            seconds_trained=60.0,
         ),
     )
 
@@ -193,6 +204,53 @@ def test_numbers_are_means_over_seeds_with_the_interval_of_their_samples(tmp_pat
 def test_what_another_scale_alone_has_runs_for_is_not_quoted(tmp_path: Path) -> None:
     rebuilt = rebuild(ENTRY, STUDY, OURS, tmp_path, [({"method": "theirs", "sparsity": 90}, "robust")])
     assert by_place(rebuilt)["theirs", "robust"].verdict == "not at this scale"
+
+
+def sourced(**said: Any) -> Entry:
+    """Return the entry with more said of the one cell that no run of ours stands at."""
+    *own, theirs = ENTRY.cells
+    return ENTRY.model_copy(update={"cells": (*own, theirs.model_copy(update=said))})
+
+
+def test_what_others_ran_is_quoted_with_whose_it_is_also_where_another_scale_plans_it(tmp_path: Path) -> None:
+    elsewhere = [({"method": "theirs", "sparsity": 90}, "robust")]
+    entry = sourced(ran_by="others", quoted_from="Somebody | else, 2019", theirs="with other data")
+    rebuilt = rebuild(entry, STUDY, OURS, tmp_path, elsewhere)
+    row = by_place(rebuilt)["theirs", "robust"]
+    assert (row.verdict, row.source) == ("quoted", "Somebody | else, 2019; with other data")
+    assert "| theirs | 90 | robust | 70 | - | - | quoted: Somebody \\| else, 2019; with other data |" in markdown(
+        rebuilt, "s"
+    )
+    assert [each["source"] for each in to_json(rebuilt, "smoke")["rows"]][-1] == row.source
+    (cell,) = [cells[-1] for cells in part(rebuilt, "smoke").tables[-1].rows if cells[0].text == "theirs"]
+    assert (cell.text, cell.small) == ("quoted", row.source)
+    unprinted = rebuild(sourced(ran_by="others", values={"robust": None}), STUDY, OURS, tmp_path, elsewhere)
+    assert by_place(unprinted)["theirs", "robust"].verdict == "not at this scale"
+
+
+def test_what_others_ran_and_this_scale_plans_is_missing_until_it_is_there(tmp_path: Path) -> None:
+    (first, *rest) = ENTRY.cells
+    others = first.model_copy(update={"ran_by": "others", "quoted_from": "Somebody else, 2019"})
+    entry = ENTRY.model_copy(update={"cells": (others, *rest)})
+    rebuilt = rebuild(entry, STUDY, OURS, tmp_path)
+    assert by_place(rebuilt)["bcs", "robust"].verdict == "missing"
+    assert "missing (Somebody else, 2019)" in markdown(rebuilt, "smoke")
+
+
+def test_competitors_that_the_paper_scale_does_not_run_are_quoted_there() -> None:
+    entry, study = load_entry("rsr/table-4"), load_study("rsr", "paper")
+    assert study is not None
+    elsewhere = planned_elsewhere(entry, "paper")
+    assert any(at["method"] == "robust-admm" for at, _ in elsewhere)
+    rebuilt = rebuild(entry, study, study.entries["table-4"], Path("nowhere"), elsewhere)
+    verdicts = {(row.at["method"], row.measure): row.verdict for row in rebuilt.rows}
+    for method in ("robust-admm", "defensive-quantization", "differential-privacy", "random-self-ensemble"):
+        assert verdicts[method, "pgd"] == verdicts[method, "clean"] == "quoted"
+    # It is a dash there, and measured at the other scale.
+    assert verdicts["robust-admm", "sparsity"] == "not at this scale"
+    assert verdicts["defensive-quantization", "sparsity"] == "printed nowhere"
+    assert verdicts["pni", "pgd"] == verdicts["rsr", "pgd"] == "missing"
+    assert "| quoted: Lin et al., Defensive quantization, ICLR 2019 |" in markdown(rebuilt, "paper")
 
 
 def test_places_of_other_scales_are_those_of_their_files() -> None:
@@ -280,11 +338,14 @@ def test_means_of_counts_are_told_without_powers_of_ten(value: float, told: str)
     assert value_text(value, "weights") == told
 
 
-def test_numbers_of_another_setting_are_not_compared(tmp_path: Path) -> None:
-    rebuilt = stand(tmp_path, study=STUDY.model_copy(update={"comparable": False}))
+def test_numbers_of_another_setting_are_told_apart_and_judged_by_nothing(tmp_path: Path) -> None:
+    rebuilt = stand(tmp_path, study=STUDY.model_copy(update={"comparable": False}), bcs=[1] * 9 + [0])
     row = by_place(rebuilt)["bcs", "robust"]
-    assert (row.verdict, row.difference) == ("not comparable", None)
+    assert (row.verdict, row.difference) == ("not comparable", pytest.approx(10.0))
     assert rebuilt.claims[0].verdict == "holds"
+    page = markdown(rebuilt, "smoke")
+    assert "2 seeds from 90 to 90 | +10.00 | not comparable |" in page
+    assert "differences are told, and say little" in page
 
 
 def test_what_is_planned_and_not_there_is_missing(tmp_path: Path) -> None:
@@ -321,7 +382,7 @@ def test_the_page_says_all_of_it(tmp_path: Path) -> None:
     assert "| theirs | 90 | robust | 70 | - | - | quoted |" in page
     assert "| bcs keeps more | 80 against 20 | holds" in page
     assert "4 of 4 runs, 4 min 08 s" in page
-    told = to_json(rebuilt)
+    told = to_json(rebuilt, "smoke")
     assert json.loads(json.dumps(told))["rows"][0]["ours"]["value"] == 80.0
     assert "right" not in told["rows"][0]["ours"]
 

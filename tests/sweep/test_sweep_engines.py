@@ -264,6 +264,41 @@ def test_an_engine_needs_a_slot(tmp_path: Path):
         LocalEngine(slots=0, folder=tmp_path)
 
 
+class Idle:
+    """Stands for a worker's process: it runs until the test lets it end."""
+
+    def __init__(self, *_words: Any, env: dict[str, str], **_given: Any) -> None:
+        self.env = env
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        return self.code
+
+
+def test_slots_share_devices_and_cores_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gossamer.sweep.local.subprocess.Popen", Idle)
+    monkeypatch.setattr("gossamer.sweep.local.cores", lambda: 9)
+    engine = LocalEngine(slots=4, folder=tmp_path, gpus=("0", "1"))
+    graph = planned()
+    first = phase_task(next(iter(graph.phases.values())), str(tmp_path))
+    started: list[Any] = [engine.submit(replace(first, key=f"task-{place}")) for place in range(4)]
+    assert [each.slot for each in started] == [0, 1, 2, 3]
+    assert [each.process.env["CUDA_VISIBLE_DEVICES"] for each in started] == ["0", "1", "0", "1"]
+    assert {each.process.env["OMP_NUM_THREADS"] for each in started} == {"2"}
+    # Who comes next takes the slot that is free, and its device.
+    started[2].process.code = 0
+    later: Any = engine.submit(replace(first, key="task-4"))
+    assert (later.slot, later.process.env["CUDA_VISIBLE_DEVICES"]) == (2, "0")
+
+
+def test_without_devices_a_worker_sees_what_its_driver_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gossamer.sweep.local.subprocess.Popen", Idle)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    task = phase_task(next(iter(planned().phases.values())), str(tmp_path))
+    started: Any = LocalEngine(slots=2, folder=tmp_path).submit(task)
+    assert started.process.env["CUDA_VISIBLE_DEVICES"] == "7"
+
+
 @pytest.mark.parametrize(("seen", "devices"), [("0,2", ["0", "2"]), ("-1", []), ("", [])])
 def test_gpus_that_are_hidden_are_none(seen: str, devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)

@@ -1,6 +1,7 @@
 """Protocols over runs of a sweep: planned once, measured once, kept with a run, and gone on with after a kill."""
 
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gossamer.sweep.drive import tasks_of
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.plan import Plan, plan
 from gossamer.sweep.spec import Case, expand, load_sweep
+from gossamer.sweep.store import RECORD, Store
 from gossamer.sweep.tasks import is_done, perform, phase_task, protocol_task, run_task
 from gossamer.sweep.work import read_task, write_task
 
@@ -103,6 +105,27 @@ def test_a_measurement_is_made_once_and_lies_with_its_first_run(store: Path, mon
     assert all(len(cell.right or "") == 20 for row in matrix.accuracy for cells in row for cell in cells)
     monkeypatch.setattr(room, "ask", None)
     assert perform(task) == "was done"
+
+
+def test_phases_runs_and_measurements_say_when_they_were_done(store: Path) -> None:
+    graph, held = planned(asked({"name": "weights"}, *cases())), Store(str(store))
+    perform(protocol_task(graph.protocols[0], str(store)))
+    found = {key: held.find(key) for key in graph.phases}
+    standings = [held.standing(each.name) for each in (*graph.runs, *graph.protocols)]
+    times = [record.stored for record in found.values() if record] + [each["ended"] for each in standings if each]
+    assert len(times) == 2 + 2 + 1
+    parsed = [datetime.fromisoformat(time) for time in times]
+    # In the order in which they were done.
+    assert parsed == sorted(parsed)
+    assert datetime.now(UTC) - timedelta(hours=1) < parsed[0] <= parsed[-1] <= datetime.now(UTC)
+    (key, *_) = graph.phases
+    path = store / "phases" / key / RECORD
+    said = atomic.read_json(path)
+    del said["stored"]
+    atomic.write_json(path, said)
+    older = held.find(key)
+    assert older is not None
+    assert older.stored == ""
 
 
 def test_after_a_kill_it_goes_on_with_what_is_not_measured(store: Path) -> None:

@@ -110,6 +110,7 @@ def test_tables_go_to_other_tools(table: Results, tmp_path: Path):
         table.column("colour")
 
 
+@pytest.mark.long
 def test_parquet_keeps_the_table(table: Results, tmp_path: Path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table.to_parquet(tmp_path / "table.parquet")
@@ -118,6 +119,7 @@ def test_parquet_keeps_the_table(table: Results, tmp_path: Path):
     assert read["clean"] == table.column("clean")
 
 
+@pytest.mark.long
 def test_labels_of_several_types_are_texts_in_parquet(tmp_path: Path):
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = [{"eps": 0.1, "n": 1, "x": 0.5}, {"eps": "8/255", "n": None, "x": 1}]
@@ -132,6 +134,7 @@ def test_labels_of_several_types_become_texts():
     assert _of_one_type([True, 2]) == ["True", "2"]
 
 
+@pytest.mark.long
 def test_xarray_has_a_dimension_an_axis(table: Results):
     pytest.importorskip("xarray")
     cube = table.to_xarray()

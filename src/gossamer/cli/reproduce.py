@@ -193,7 +193,7 @@ def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
     for each in rebuilt:
         path = out / each.entry.name
         atomic.write_text(path.with_name(f"{path.name}.md"), markdown(each, scale))
-        atomic.write_json(path.with_name(f"{path.name}.json"), to_json(each))
+        atomic.write_json(path.with_name(f"{path.name}.json"), to_json(each, scale))
     print(f"written: {out}")
 
 

@@ -28,12 +28,13 @@ def latency(
     threads: int = 1,
     rounds: int,
     repeats: int = 10,
+    loading: bool = True,
 ) -> LatencyTable:
-    """Export plain networks and time a batch in memory, and 100 images that are read; on the CPU.
+    """Export plain networks and time a batch in memory, and where `loading` 100 images that are read; on the CPU.
 
-    rounds, in each of which every network has `repeats` calls that count after as many, at most 3, that do not. kind:
-    of the artifacts, c, whose loops leave zeros out, or onnx, which has no heed of them. Raises ConfigError for another
-    kind and a network that cannot be timed, and what `export` raises.
+    rounds, in each of which every network has `repeats` calls that count after as many, at most 3, that do not: of each
+    pass rounds x repeats count. kind: of the artifacts, c, whose loops leave zeros out, or onnx, which has no heed of
+    them. Raises ConfigError for another kind and a network that cannot be timed, and what `export` raises.
     """
     if kind not in TIMED:
         raise ConfigError("kind", expected=f"one of {', '.join(TIMED)}", got=kind, remedy="write c, say")
@@ -51,6 +52,7 @@ def latency(
             rounds=rounds,
             repeats=repeats,
             warm_up=min(repeats, Plan.warm_up),
+            loading=loading,
             fresh=False,
         )
         measured = bench(contestants, data, plan, network=None)

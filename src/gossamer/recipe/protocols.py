@@ -224,11 +224,25 @@ def _weights(asked: Asked, *, gammas: list[float] = list(GAMMAS)) -> object:  # 
 
 
 def _latency(
-    asked: Asked, *, kind: str = "c", batch: int = 1, threads: int = 1, rounds: int = 10, repeats: int = 10
+    asked: Asked,
+    *,
+    kind: str = "c",
+    batch: int = 1,
+    threads: int = 1,
+    rounds: int = 10,
+    repeats: int = 10,
+    loading: bool = True,
 ) -> object:
-    networks = {name: plain_copy(run.twin()) for name, run in asked.opened.items()}
-    samples = asked.setting.samples
-    return latency(networks, samples, kind=kind, batch=batch, threads=threads, rounds=rounds, repeats=repeats)
+    return latency(
+        {name: plain_copy(run.twin()) for name, run in asked.opened.items()},
+        asked.setting.samples,
+        kind=kind,
+        batch=batch,
+        threads=threads,
+        rounds=rounds,
+        repeats=repeats,
+        loading=loading,
+    )
 
 
 PROTOCOLS: Mapping[str, tuple[Callable[..., object], str]] = {
@@ -249,7 +263,7 @@ PROTOCOLS: Mapping[str, tuple[Callable[..., object], str]] = {
     "weights": (_weights, "spread and size of weights, and those kept by channel and kernel; option gammas"),
     "latency": (
         _latency,
-        "seconds of a pass, exported and in turns; options kind (c, onnx), batch, threads, rounds, repeats",
+        "seconds of a pass, exported and in turns; options kind (c, onnx), batch, threads, rounds, repeats, loading",
     ),
 }
 

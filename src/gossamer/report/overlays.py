@@ -8,17 +8,16 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
-from gossamer.report import curves, lines
+from gossamer.report import curves, lines, outlines
 from gossamer.report.figures import Figure, escaped, layout
 from gossamer.report.groups import Group
 from gossamer.report.lines import Point
+from gossamer.report.outlines import HEIGHT, LOG_SHARES
 from gossamer.report.words import percent, radius
-from gossamer.runs.results import Histogram, Layer, Network
+from gossamer.runs.results import Layer, Network
 
 PICKED = 12
 """Rows that are drawn over each other."""
-_HEIGHT = 340
-_LOG_SHARES = {"type": "log", "tickformat": "~p", "dtick": 1}
 
 
 def looks() -> list[dict[str, str]]:
@@ -44,7 +43,7 @@ def security(groups: Sequence[Group]) -> dict[str, Figure]:
             figures.setdefault(curve.norm, []).extend(trace | {"meta": meta} for trace in traces)
             radii.setdefault(curve.norm, []).extend(float(point.x) for point in curve.points)
     return {
-        norm: lines.figure(data, x=lines.eps_axis(norm, radii[norm]), y="robust accuracy", height=_HEIGHT)
+        norm: lines.figure(data, x=lines.eps_axis(norm, radii[norm]), y="robust accuracy", height=HEIGHT)
         for norm, data in figures.items()
     }
 
@@ -75,7 +74,7 @@ def kernels(groups: Sequence[Group]) -> Figure | None:
             data.append(_line(group, list(range(size)), shares, "%{x} kept: %{y:.3~p} of kernels"))
     title = f"weights kept of the {size - 1} of a kernel"
     x = {"title": {"text": title}, "dtick": 1 if size < 17 else None, "range": [-0.5, size - 0.5]}
-    return _shares(data, x, "share of kernels")
+    return outlines.shares(data, x, "share of kernels")
 
 
 def weights(groups: Sequence[Group]) -> Figure | None:
@@ -85,12 +84,8 @@ def weights(groups: Sequence[Group]) -> Figure | None:
         spread = _spread(group)
         if spread is not None:
             hover = "%{x:.2f} of the largest: %{y:.3~p}"
-            trace = _line(group, spread[0], spread[1], hover)
-            data.append(trace | {"mode": "lines", "line": {**trace["line"], "shape": "hvh"}, "connectgaps": False})
-    if not data:
-        return None
-    x = {"title": {"text": "weight / largest magnitude of the network"}, "range": [-1, 1]}
-    return _shares(data, x, "share of weights kept")
+            data.append(outlines.stepped(_line(group, spread[0], spread[1], hover)))
+    return outlines.shares(data, outlines.NORMALISED, "share of weights kept") if data else None
 
 
 def training(groups: Sequence[Group], key: str, title: str, *, share: bool) -> Figure | None:
@@ -106,7 +101,7 @@ def training(groups: Sequence[Group], key: str, title: str, *, share: bool) -> F
     if not data:
         return None
     y = {"title": {"text": title}} | ({"tickformat": ".0%", "range": [0, 1.02]} if share else {"rangemode": "tozero"})
-    return {"data": data, "layout": layout(x={"title": {"text": "epoch"}}, y=y, legend=True) | {"height": _HEIGHT}}
+    return {"data": data, "layout": layout(x={"title": {"text": "epoch"}}, y=y, legend=True) | {"height": HEIGHT}}
 
 
 def _merged(group: Group) -> list[curves.Curve]:
@@ -156,9 +151,9 @@ def _densities(groups: Sequence[Group], of: Callable[[Layer], str]) -> Figure | 
         return None
     small = [share for trace in data for share in trace["y"] if share]
     wide = bool(small) and max(small) > 20 * min(small)
-    y = {"title": {"text": "density"}, "tickformat": "~p"} | (_LOG_SHARES if wide else {"rangemode": "tozero"})
+    y = {"title": {"text": "density"}, "tickformat": "~p"} | (LOG_SHARES if wide else {"rangemode": "tozero"})
     x = {"type": "category", "tickfont": {"size": 9}}
-    return {"data": data, "layout": layout(x=x, y=y, legend=True) | {"height": _HEIGHT}}
+    return {"data": data, "layout": layout(x=x, y=y, legend=True) | {"height": HEIGHT}}
 
 
 def _shares_kept(found: Iterable[Layer], of: Callable[[Layer], str]) -> Mapping[str, float]:
@@ -187,32 +182,12 @@ def _spread(group: Group) -> tuple[list[float], list[float | None]] | None:
     if not alike or not any(any(one.counts) for one in alike):
         return None
     counts = [sum(each) for each in zip(*(one.counts for one in alike), strict=True)]
-    return _middles(alike[0]), [count / sum(counts) or None for count in counts]
-
-
-def _middles(histogram: Histogram) -> list[float]:
-    largest = max(abs(edge) for edge in histogram.edges) or 1.0
-    return [round((a + b) / 2 / largest, 4) for a, b in itertools.pairwise(histogram.edges)]
+    return outlines.middles(alike[0], normalised=True), [count / sum(counts) or None for count in counts]
 
 
 def _line(group: Group, x: Sequence[object], y: Sequence[float | None], hover: str) -> Figure:
     look = lines.look(group.place, group.place)
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": escaped(group.name),
-        "x": x,
-        "y": [None if value is None else float(f"{value:.5g}") for value in y],
-        "line": {"color": look.colour, "dash": look.dash, "width": 2},
-        "marker": {"color": look.colour, "symbol": look.symbol, "size": 7},
-        "hovertemplate": f"{hover}<extra>{escaped(group.name)}</extra>",
-        "meta": {"row": group.place},
-    }
-
-
-def _shares(data: list[Figure], x: Figure, title: str) -> Figure:
-    drawn = layout(x=x, y={"title": {"text": title}, **_LOG_SHARES}, legend=True)
-    return {"data": data, "layout": drawn | {"height": _HEIGHT}}
+    return outlines.line(group.name, x, y, look, hover) | {"meta": {"row": group.place}}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -127,8 +127,11 @@ addEventListener("load", () => setTimeout(watch));
 
 // Paper is narrower than a screen, and a drawn chart does not reflow by itself.
 const fit = (width) => drawn.forEach((plot) => Plotly.relayout(plot, { width: width(plot), autosize: width(plot) === undefined }));
+// What is folded or filtered away is not printed.
+const printed = (plot) => !plot.closest("details:not([open]), [hidden]");
 addEventListener("beforeprint", () => {
-  if (figures && window.Plotly) plots.filter((plot) => plot.dataset.scope && !fresh.has(plot)).forEach(paint);
+  if (figures && window.Plotly) plots.filter((plot) => printed(plot) && !fresh.has(plot)).forEach(paint);
+  document.documentElement.dataset.charts = String(drawn.size);
   fit((plot) => (plot.closest(".wide") ? 660 : 310));
 });
 addEventListener("afterprint", () => fit(() => undefined));

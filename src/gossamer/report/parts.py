@@ -1,4 +1,4 @@
-"""What is a section of the page made of? Sentences, tables with intervals, charts, and the command behind them."""
+"""What is a section of the page made of? Sentences, tables with intervals, charts, pictures, and the command behind."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +27,24 @@ class Chart:
     figure: Figure
     note: str = ""
     scope: Literal["", "all", "picked"] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image as a data URI, and the prediction under it; `right` where that is the label."""
+
+    source: str
+    text: str
+    right: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Pictures in a row; width: of each in CSS pixels."""
+
+    title: str
+    pictures: Sequence[Picture]
+    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +84,7 @@ class Part:
     sentences: Sequence[str] = ()
     tables: Sequence[Table] = ()
     charts: Sequence[Chart] = ()
+    strips: Sequence[Strip] = ()
     commands: Sequence[str] = ()
 
 

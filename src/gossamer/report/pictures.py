@@ -2,13 +2,13 @@
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from gossamer.report.parts import FEW
+from gossamer.report.parts import FEW, Picture, Strip
 from gossamer.report.words import percent, radius
 from gossamer.runs.panel import Panel
 
@@ -19,15 +19,6 @@ _SAMPLES = 10
 _PIXELS_OF_MANY = 1_000_000
 _SAMPLES_OF_MANY = 4
 _SHOWN_WIDTH = 84
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One image as a data URI, and the prediction under it; `right` where that is the label."""
-
-    source: str
-    text: str
-    right: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +33,10 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A panel ready for the page; amplified: the factor on the differences; width: of a picture in CSS pixels."""
+    """A panel ready for the page; amplified: the factor on the differences; width: of a picture in CSS pixels.
+
+    ladder: one image over rising eps, where the panel has it and there is room.
+    """
 
     samples: list[Sample]
     total: int
@@ -50,8 +44,7 @@ class Shown:
     threat: str
     amplified: str
     width: int
-    ladder_label: str
-    ladder: list[Picture]
+    ladder: Strip | None
 
 
 def show(panel: Panel, *, runs: int = 1) -> Shown:
@@ -96,9 +89,25 @@ def show(panel: Panel, *, runs: int = 1) -> Shown:
         attack=captions.attack,
         threat=captions.threat,
         amplified=f"{factor:.3g}",
-        width=max(_SHOWN_WIDTH, min(width, 224)),
-        ladder_label=_class(captions.classes, captions.ladder.label) if captions.ladder else "",
-        ladder=_ladder(panel, room=0 if many else room * 3),
+        width=_shown(width),
+        ladder=None if many else ladder(panel, most=room * 3),
+    )
+
+
+def ladder(panel: Panel, *, most: int | None = None) -> Strip | None:
+    """Return a panel's image over rising eps, no more than `most` times; None where it has none."""
+    rungs, climbed = panel.captions.ladder, panel.ladder
+    if rungs is None or climbed is None:
+        return None
+    classes = panel.captions.classes
+    return Strip(
+        title=f"One image of {_class(classes, rungs.label)} as eps rises",
+        pictures=[
+            replace(picture, text=f"eps {radius(eps)}: {picture.text}")
+            for i, eps in enumerate(rungs.eps[:most])
+            for picture in [_said(climbed[i], classes, rungs.predictions[i], rungs.confidences[i], rungs.label)]
+        ],
+        width=_shown(climbed.shape[-1]),
     )
 
 
@@ -119,15 +128,9 @@ def _amplification(difference: Tensor) -> float:
     return 0.5 / largest if largest > 0 else 1.0
 
 
-def _ladder(panel: Panel, *, room: int) -> list[Picture]:
-    rungs = panel.captions.ladder
-    if rungs is None or panel.ladder is None:
-        return []
-    pictures: list[Picture] = []
-    for i, eps in enumerate(rungs.eps[:room]):
-        said = _said(panel.ladder[i], panel.captions.classes, rungs.predictions[i], rungs.confidences[i], rungs.label)
-        pictures.append(Picture(source=said.source, text=f"eps {radius(eps)}: {said.text}", right=said.right))
-    return pictures
+def _shown(width: int) -> int:
+    """Return how wide a picture of so many pixels is shown, in CSS pixels."""
+    return max(_SHOWN_WIDTH, min(width, 224))
 
 
 def _said(image: Tensor, classes: tuple[str, ...], prediction: int, confidence: float, label: int) -> Picture:

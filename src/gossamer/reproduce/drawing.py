@@ -1,16 +1,14 @@
-"""How is a rebuilt entry drawn? A section of a page: what follows from it, curves of both sides, and every number."""
+"""How is a rebuilt entry drawn? A section of a page: what follows from it, its figure, and every number."""
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Sequence
 
-from gossamer.report import palette
-from gossamer.report.figures import Figure, escaped, layout
-from gossamer.report.parts import Cell, Chart, Part, Table, text
-from gossamer.reproduce.published import Entry, Label
+from gossamer.report.parts import Cell, Part, Table, text
+from gossamer.reproduce.curves import curves
+from gossamer.reproduce.pictures import pictures, strips
+from gossamer.reproduce.published import Entry
 from gossamer.reproduce.standing import JUDGED as CLAIMS
 from gossamer.reproduce.standing import Held, Rebuilt, Row, total
-from gossamer.reproduce.text import both_texts, number_text, standing_text
+from gossamer.reproduce.text import both_texts, command, made_text, number_text, standing_text
 from gossamer.training.progress import duration
 
 FOLDED = 24
@@ -40,12 +38,14 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
         facts=[f"{name.replace('_', ' ')}: {_flat(value)}" for name, value in entry.setting.items()],
         sentences=[
             f"{entry.source}. Ours at the scale {scale}: {standing_text(rebuilt)}",
+            *filter(None, [made_text(rebuilt.made)]),
             *([f"Missing: {_flat(rebuilt.missing)}"] if rebuilt.missing else []),
             *([f"Notes: {_flat(entry.notes)}"] if entry.notes else []),
         ],
         tables=[*tables, *([_numbers(entry, rebuilt.rows)] if rebuilt.rows else [])],
-        charts=charts(rebuilt),
-        commands=(f"gossamer reproduce {entry.name} --scale {scale}",),
+        charts=[*curves(rebuilt, _key(entry)), *pictures(rebuilt, _key(entry))],
+        strips=strips(rebuilt),
+        commands=(command(entry, scale),),
     )
 
 
@@ -68,142 +68,6 @@ def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
     )
 
 
-def charts(rebuilt: Rebuilt) -> list[Chart]:
-    """Return the figure of an entry, once for each label of the axes that it neither has on x nor as lines."""
-    figure = rebuilt.entry.figure
-    if figure is None:
-        return []
-    others = [axis for axis in rebuilt.entry.axes if axis not in (figure.x, figure.lines)]
-    panels: dict[tuple[Label, ...], list[Row]] = {}
-    for row in rebuilt.rows:
-        panels.setdefault(tuple(row.at[axis] for axis in others), []).append(row)
-    found: list[Chart] = []
-    for place, (labels, rows) in enumerate(panels.items()):
-        drawn = _drawn(rebuilt.entry, rows)
-        if drawn is not None:
-            title = ", ".join(f"{axis.replace('_', ' ')} {label}" for axis, label in zip(others, labels, strict=True))
-            note = "Dashed and open: published. Solid: ours, with 95 % intervals, or the range of seeds."
-            found.append(Chart(key=f"{_key(rebuilt.entry)}-{place}", title=title, figure=drawn, note=note))
-    return found
-
-
-def _drawn(entry: Entry, rows: Sequence[Row]) -> Figure | None:
-    figure = entry.figure
-    assert figure is not None
-    lines: dict[Label, dict[tuple[Label, ...], dict[str, Row]]] = {}
-    for row in rows:
-        where = tuple(row.at.values())
-        lines.setdefault(row.at.get(figure.lines, ""), {}).setdefault(where, {})[row.measure] = row
-    data = list(
-        chain.from_iterable(
-            _line(
-                figure.x,
-                figure.y,
-                _named(figure.lines, label),
-                list(points.values()),
-                palette.RUNS[place % len(palette.RUNS)],
-            )
-            for place, (label, points) in enumerate(lines.items())
-        )
-    )
-    if not data:
-        return None
-    numeric = all(isinstance(x, int | float) for trace in data for x in trace["x"])
-    kind = ("log" if figure.log_x else "linear") if numeric else "category"
-    x = {"title": {"text": escaped(figure.x.replace("_", " "))}, "type": kind}
-    measure = entry.measures[figure.y]
-    y = {"title": {"text": escaped(f"{figure.y.replace('_', ' ')}, {measure.unit}")}, "rangemode": "tozero"}
-    drawn = layout(x=x, y=y, legend=True)
-    drawn["height"] = 340
-    return {"data": data, "layout": drawn}
-
-
-def _named(axis: str, label: Label) -> str:
-    """Return what a line is called: its label, after the axis where a number alone would say nothing."""
-    return label if isinstance(label, str) else f"{axis.replace('_', ' ')} {label}"
-
-
-def _line(x: str, y: str, label: str, points: Sequence[Mapping[str, Row]], colour: str) -> list[Figure]:
-    """Return what was published and what is ours of one line; nothing where there is neither."""
-    printed: list[tuple[Any, float]] = []
-    own: list[tuple[Any, Row]] = []
-    for measures in points:
-        row = measures.get(y)
-        if row is None:
-            continue
-        if row.published is not None and (at := _at(x, measures, published=True)) is not None:
-            printed.append((at, row.published))
-        if row.ours is not None and (at := _at(x, measures, published=False)) is not None:
-            own.append((at, row))
-    if all(isinstance(at, int | float) for at, _ in (*printed, *own)):
-        # Rows have what was printed first, and lines join points in the order in which they come.
-        printed.sort(key=lambda point: point[0])
-        own.sort(key=lambda point: point[0])
-    found: list[Figure] = []
-    if printed:
-        found.append(
-            _trace(f"{label}, published", [at for at, _ in printed], [value for _, value in printed], colour)
-            | {"line": {"color": colour, "dash": "dash", "width": 1.5}, "marker": _marker(colour, "circle-open")}
-        )
-    if own:
-        found.append(
-            _trace(f"{label}, ours", [at for at, _ in own], [_value(row) for _, row in own], colour)
-            | {"error_y": _bars([row for _, row in own])}
-        )
-    return found
-
-
-def _at(x: str, measures: Mapping[str, Row], *, published: bool) -> Any:
-    """Return where a point lies on x: a label of its axis, or a measure that was printed or reached."""
-    row = next(iter(measures.values()))
-    if x in row.at:
-        return row.at[x]
-    measured = measures.get(x)
-    if measured is None:
-        return None
-    if published:
-        return measured.published
-    return None if measured.ours is None else measured.ours.value
-
-
-def _trace(label: str, x: Sequence[Any], y: Sequence[float], colour: str) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": escaped(label),
-        "x": list(x),
-        "y": list(y),
-        "line": {"color": colour, "width": 2},
-        "marker": _marker(colour, "circle"),
-        "hovertemplate": "%{x}: %{y}<extra>" + escaped(label) + "</extra>",
-    }
-
-
-def _marker(colour: str, symbol: str) -> Figure:
-    return {"color": colour, "size": 8, "symbol": symbol}
-
-
-def _bars(rows: Sequence[Row]) -> Figure:
-    spans = [_span(row) for row in rows]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - _value(row) for row, (_, high) in zip(rows, spans, strict=True)],
-        "arrayminus": [_value(row) - low for row, (low, _) in zip(rows, spans, strict=True)],
-        "thickness": 1.5,
-    }
-
-
-def _span(row: Row) -> tuple[float, float]:
-    assert row.ours is not None
-    return row.ours.interval or (row.ours.low, row.ours.high)
-
-
-def _value(row: Row) -> float:
-    assert row.ours is not None
-    return row.ours.value
-
-
 def _numbers(entry: Entry, rows: Sequence[Row]) -> Table:
     axes = list(entry.axes)
     head = [*(axis.replace("_", " ") for axis in axes), "measure", "published", "ours", "difference", "verdict"]
@@ -213,7 +77,7 @@ def _numbers(entry: Entry, rows: Sequence[Row]) -> Table:
             text(row.measure.replace("_", " ")),
             *map(text, both_texts(row, entry.measures[row.measure].unit, empty="–")),
             text("–" if row.difference is None else f"{row.difference:+.2f}"),
-            Cell(text=row.verdict, mark=_MARKS.get(row.verdict, "")),
+            Cell(text=row.verdict, small=row.source, mark=_MARKS.get(row.verdict, "")),
         ]
         for row in rows
     ]

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from gossamer.errors import ConfigError, RunError
 from gossamer.runs import protocols, records
-from gossamer.runs.protocols import LayerWeights, Share
+from gossamer.runs.protocols import LayerWeights, NetworkWeights, Share, WeightsTable
 from gossamer.threat import parse_eps
 
 PERCENT = 100.0
@@ -82,7 +82,7 @@ def queried(record: protocols.BlackBoxTable, seen: Seen) -> Read:
 
 
 def weighed(
-    record: protocols.WeightsTable,
+    record: WeightsTable,
     seen: Seen,
     *,
     value: Literal["parameters", "deviation", "magnitude", "below", "least", "median", "most", "kernels", "at_random"],
@@ -95,10 +95,7 @@ def weighed(
     parameters: in millions; below: the share of weights below gamma, in percent; least, median, most: weights kept in a
     channel of that side; kernels, at_random: how many kernels keep so many weights, and would by even chance.
     """
-    (row,) = (each for each in record.rows if each.name == seen.run)
-    layers = [
-        each for each in row.layers if any(fnmatch.fnmatchcase(each.name, name) for name in seen.layers or ("*",))
-    ]
+    row, layers = _weights(record, seen)
     if value == "parameters":
         return Read(value=row.parameters / MILLION)
     if value == "deviation":
@@ -113,15 +110,27 @@ def weighed(
     if value in ("kernels", "at_random"):
         counts = [each.kernels if value == "kernels" else each.at_random for each in layers]
         return Read(value=float(sum(each[kept or 0] for each in counts if each is not None)))
-    channels = list(chain.from_iterable(each.by_output if side == "output" else each.by_input for each in layers))
-    return Read(value=float({"least": min, "median": median, "most": max}[value](channels)))
+    kept_by = channels(record, seen, side)
+    return Read(value=float({"least": min, "median": median, "most": max}[value](kept_by)))
 
 
-def timed(record: protocols.LatencyTable, seen: Seen, *, loaded: bool = False) -> Read:
-    """Return the mean milliseconds of a pass of the run, of images in memory or read from a file."""
+def channels(record: WeightsTable, seen: Seen, side: Side) -> list[int]:
+    """Return how many weights each channel of that side keeps, in the layers that count."""
+    _, layers = _weights(record, seen)
+    return list(chain.from_iterable(each.by_output if side == "output" else each.by_input for each in layers))
+
+
+def timed(
+    record: protocols.LatencyTable,
+    seen: Seen,
+    *,
+    loaded: bool = False,
+    value: Literal["mean", "median", "p95"] = "mean",
+) -> Read:
+    """Return the milliseconds of a pass of the run, over all calls, of images in memory or read from a file."""
     (row,) = (each for each in record.rows if each.name == seen.run)
     (found,) = (each for each in row.passes if each.loaded == loaded)
-    return Read(value=MILLI * found.mean)
+    return Read(value=MILLI * {"mean": found.mean, "median": found.median, "p95": found.p95}[value])
 
 
 READERS: Mapping[str, tuple[type, Callable[..., Read | None]]] = {
@@ -129,7 +138,7 @@ READERS: Mapping[str, tuple[type, Callable[..., Read | None]]] = {
     "ensemble": (protocols.EnsembleTable, combined),
     "stochastic": (protocols.StochasticTable, noisy),
     "black-box": (protocols.BlackBoxTable, queried),
-    "weights": (protocols.WeightsTable, weighed),
+    "weights": (WeightsTable, weighed),
     "latency": (protocols.LatencyTable, timed),
 }
 """Of each protocol that places may be read from: its record, and how a number is picked."""
@@ -159,6 +168,13 @@ def check_picked(protocol: str, picked: Mapping[str, Any]) -> None:
         got=", ".join(picked) or "nothing",
         remedy="say it",
     )
+
+
+def _weights(record: WeightsTable, seen: Seen) -> tuple[NetworkWeights, list[LayerWeights]]:
+    """Return the run's row, and of its layers those that count."""
+    (row,) = (each for each in record.rows if each.name == seen.run)
+    patterns = seen.layers or ("*",)
+    return row, [each for each in row.layers if any(fnmatch.fnmatchcase(each.name, name) for name in patterns)]
 
 
 def _place(values: Sequence[float], wanted: float) -> int:

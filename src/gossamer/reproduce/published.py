@@ -14,6 +14,7 @@ from gossamer.recipe.schema import Section
 
 Label: TypeAlias = str | int | float | bool
 At: TypeAlias = Mapping[str, Label]
+Shows: TypeAlias = Literal["histogram", "normalised-histogram", "channels", "images"]
 
 
 def _text(value: object) -> object:
@@ -59,12 +60,19 @@ class Cell(Section):
 
 
 class Figure(Section):
-    """How an entry draws as curves: which axis or measure lies on x, which measure on y, which axis makes lines."""
+    """How an entry draws as curves: which axis or measure lies on x, which measure on y, which axis makes lines.
+
+    along: axes in which the points of a line differ where a measure lies on x; those left make panels. reference: by
+    labels, rows that all others are held against: in every panel with which they agree on the axes that are not named
+    here, a level line where x is named too, else one over x.
+    """
 
     x: str
     y: str
     lines: str
     log_x: bool = False
+    along: tuple[str, ...] = ()
+    reference: dict[str, Label] = Field(default_factory=dict)
 
 
 class Claim(Section):
@@ -77,7 +85,11 @@ class Claim(Section):
 
 
 class Entry(Section):
-    """One published table or figure. setting: what its numbers were made with; notes: conflicts and what is unsaid."""
+    """One published table or figure. setting: what its numbers were made with; notes: conflicts and what is unsaid.
+
+    shows: what the figure is where it is none of curves: of weights their histogram, as they are or normalised by the
+    largest of each network, or those that channels keep; or images.
+    """
 
     name: str
     title: str
@@ -89,6 +101,7 @@ class Entry(Section):
     measures: dict[str, Measure]
     cells: tuple[Cell, ...]
     figure: Figure | None = None
+    shows: Shows | None = None
     claims: tuple[Claim, ...] = ()
     notes: str = ""
 
@@ -107,7 +120,19 @@ class Entry(Section):
             _check(claim.more in self.measures, f"one of {', '.join(self.measures)}", claim.more)
             for at in (claim.at, claim.than):
                 _check(any(cell.at == at for cell in self.cells), "a place that the entry has", dict(at))
+        if self.figure is not None:
+            self._check_figure(self.figure)
         return self
+
+    def _check_figure(self, figure: Figure) -> None:
+        axes, measures, others = [*self.axes], [*self.measures], set(self.axes) - {figure.x, figure.lines}
+        _check(figure.x in (*axes, *measures), f"on x one of {', '.join((*axes, *measures))}", figure.x)
+        _check(figure.y in measures, f"on y one of {', '.join(measures)}", figure.y)
+        _check(figure.lines in axes, f"as lines one of {', '.join(axes)}", figure.lines)
+        _check(set(figure.along) <= others, f"along some of {', '.join(sorted(others))}", list(figure.along))
+        _check(not figure.along or figure.x in measures, "a measure on x where points lie along axes", figure.x)
+        of = figure.reference.items()
+        _check(not of or any(of <= cell.at.items() for cell in self.cells), "a reference that the entry has", dict(of))
 
     def labels(self, axis: str) -> list[Label]:
         """Return the labels of an axis, in the order in which the entry prints them."""
@@ -145,4 +170,4 @@ def _last_digit(number: object) -> float | None:
 
 def _check(holds: bool, expected: str, got: object) -> None:
     if not holds:
-        raise ConfigError("cells and claims", expected=expected, got=got, remedy="mend the entry's file")
+        raise ConfigError("cells, figure and claims", expected=expected, got=got, remedy="mend the entry's file")

@@ -112,7 +112,7 @@ def spent(case: Case, store: Path) -> dict[str, float] | None:
     where, standing = status.read(run), stored.standing(name)
     if where is None or (standing is not None and not standing["done"]) or not stored.is_current(case.recipe):
         return None
-    evaluated = sum(each.seconds for each in _evaluations(run, case.recipe))
+    evaluated = sum(each.seconds for each in evaluations_of(run, case.recipe))
     keys = (standing or {}).get("made_of", [])
     phases = {key: record.seconds for key in keys if (record := stored.find(key)) is not None}
     return {**(phases or {f"training of {name}": where.seconds_trained}), f"evaluation of {name}": evaluated}
@@ -131,12 +131,12 @@ def _read(seed: int, name: str, place: Place, store: Path) -> Read | None:
     reading = place.measures[name]
     recipe = place.cases[seed].recipe
     run = folder_of(place.cases[seed], store)
-    if not _is_there(place.cases[seed], store):
+    if not is_there(place.cases[seed], store):
         return None
     if reading.protocol is not None:
         return _answered(seed, place.measurements[name][seed], place, reading, store)
     if reading.attack is not None:
-        return _under(_evaluations(run, recipe), reading)
+        return _under(evaluations_of(run, recipe), reading)
     if reading.metric is not None:
         return _logged(run, reading.metric, place.epoch, PERCENT if reading.percent else 1.0)
     if reading.of == "times":
@@ -153,14 +153,14 @@ def _answered(seed: int, measurement: Measurement, place: Place, reading: Readin
     return read_measured(measurement.record(store), measurement.question.name, seen, reading.pick)
 
 
-def _is_there(case: Case, store: Path) -> bool:
+def is_there(case: Case, store: Path) -> bool:
     """Tell whether the run of a case is there, of the versions that would make it now."""
     return folder_of(case, store).result("network").exists() and Store(str(store)).is_current(case.recipe)
 
 
 def _of(run: RunFolder, recipe: Recipe, what: str, layers: Sequence[str]) -> Read | None:
     if what == "clean":
-        most = max(_evaluations(run, recipe), key=lambda each: each.n, default=None)
+        most = max(evaluations_of(run, recipe), key=lambda each: each.n, default=None)
         return None if most is None else Read(value=PERCENT * most.clean_accuracy, right=most.samples.clean_correct)
     value = _counted(run, what, layers)
     return None if value is None else Read(value=value)
@@ -168,7 +168,7 @@ def _of(run: RunFolder, recipe: Recipe, what: str, layers: Sequence[str]) -> Rea
 
 def _times(case: Case, beside: Sequence[Case], store: Path) -> Read | None:
     """Return the weights that a run keeps over those that the one beside it keeps."""
-    if not all(_is_there(each, store) for each in beside):
+    if not all(is_there(each, store) for each in beside):
         return None
     kept = sum(_nonzero(each, store) for each in beside)
     return Read(value=_nonzero(case, store) / kept) if kept else None
@@ -231,7 +231,7 @@ def _counted(run: RunFolder, what: str, layers: Sequence[str]) -> float | None:
     return counted[what]
 
 
-def _evaluations(run: RunFolder, recipe: Recipe) -> list[Evaluation]:
+def evaluations_of(run: RunFolder, recipe: Recipe) -> list[Evaluation]:
     """Return the evaluations on test images that a recipe asks for, as far as they are there.
 
     Whoever evaluates the run once more, at other radii say, changes no number of a table by that.

@@ -17,6 +17,7 @@ from gossamer.reproduce.measured import check_picked
 from gossamer.reproduce.published import Entry, Label
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.spec import Case, Sweep, expand
+from gossamer.threat import parse_eps
 
 Scale: TypeAlias = Literal["smoke", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "paper")
@@ -24,6 +25,8 @@ SEED = "seed"
 """The axis of a sweep over which places are averaged."""
 EPOCH = "epoch"
 """The axis of an entry along which a run's log is read."""
+EPS = "eps"
+"""What places pick of attacks: the radius."""
 TRANSFER = "transfer"
 """The protocol that makes examples on the runs beside the others alone."""
 
@@ -90,8 +93,9 @@ class Part(Section):
     layers that are counted; epoch: for readings of metrics, and where the entry has an axis `epoch`, for each label
     there the epoch here; measures: read otherwise here than in the rest. beside: labels of runs that are measured with
     each, of the same sweep: what examples were made on, or is averaged with it; picks: for an axis of the entry, what
-    is picked of protocols' answers, and for each label there its value; along: for readings of the smallest, numbers,
-    and by which labels of the sweep the runs that have each differ from those of the place.
+    is picked of protocols' answers, or the `eps` that readings of attacks are at, and for each label there its value;
+    along: for readings of the smallest, numbers, and by which labels of the sweep the runs that have each differ from
+    those of the place.
     """
 
     sweep: str | None = None
@@ -273,7 +277,11 @@ def _measurement(question: Question, cases: Sequence[Case], beside: int) -> Meas
 
 
 def _picked(reading: Reading, picked: Mapping[str, Any]) -> Reading:
-    """Return a reading with what a place picks; raises ConfigError for what its protocol does not know."""
+    """Return a reading with what a place picks; raises ConfigError for what its protocol or attack does not know."""
+    if reading.attack is not None and picked:
+        if set(picked) != {EPS}:
+            raise ConfigError("picks of an attack", expected=EPS, got=", ".join(picked), remedy="say eps alone")
+        return reading.model_copy(update={EPS: parse_eps(picked[EPS])})
     if reading.protocol is None:
         return reading
     pick = {**reading.pick, **picked}

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias, get_args
 
 from gossamer.intervals import paired, sign_flips, unpaired
 from gossamer.recipe.load import run_name
+from gossamer.reproduce.pictured import Pictured, pictured
+from gossamer.reproduce.provenance import Made, made
 from gossamer.reproduce.published import At, Cell, Claim, Entry
 from gossamer.reproduce.reading import NoneFound, Number, read_number, spent, spent_asking
 from gossamer.reproduce.scales import Ours, Place, Study, places
@@ -30,7 +32,8 @@ SURE = 0.05
 class Row:
     """One measure at one place. published, ours: None where there is none; difference: ours less published.
 
-    none_published, none_ours: there is none because what was looked for was not found.
+    none_published, none_ours: there is none because what was looked for was not found; source: whose number the
+    published one is where it is not the authors' own, and what they say of it.
     """
 
     at: At
@@ -41,6 +44,7 @@ class Row:
     verdict: Verdict
     none_published: bool = False
     none_ours: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,8 @@ class Held:
 class Rebuilt:
     """An entry with our numbers. runs, of: how many of its runs are there.
 
-    spent: their seconds and those of protocols, by what took them.
+    spent: their seconds and those of protocols, by what took them; made: where, with what and when; pictured: what its
+    pictures are drawn from.
     """
 
     entry: Entry
@@ -70,6 +75,8 @@ class Rebuilt:
     runs: int
     of: int
     spent: Mapping[str, float]
+    made: Made
+    pictured: Pictured
 
     @property
     def seconds(self) -> float:
@@ -105,6 +112,8 @@ def rebuild(
         runs=len(done),
         of=len(times),
         spent=dict(ChainMap(*done, *answers)),
+        made=made(found, store),
+        pictured=pictured(entry, found, store),
     )
 
 
@@ -127,7 +136,7 @@ def _rows(
             place = (_key(cell.at), measure)
             if measure in cell.values or place in numbers:
                 published = _published(entry, cell, measure)
-                empty = _empty(published, planned=place in numbers, elsewhere=place in elsewhere)
+                empty = _empty(cell, published, planned=place in numbers, elsewhere=place in elsewhere)
                 rows.append(_row(cell.at, measure, published, numbers.get(place), comparable, empty))
     for place in found:
         if _key(place.at) not in printed:
@@ -140,11 +149,17 @@ def _rows(
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
-    """What was printed at a place. slack: how far from it a number may lie that would be printed so."""
+    """What was printed at a place. slack: how far from it a number may lie that would be printed so; source: whose."""
 
     value: float | None = None
     none: bool = False
     slack: float = 0.0
+    source: str = ""
+
+    @property
+    def printed(self) -> bool:
+        """Whether there is a number, or that there is none."""
+        return self.none or self.value is not None
 
 
 def _published(entry: Entry, cell: Cell, measure: str) -> _Published:
@@ -153,26 +168,29 @@ def _published(entry: Entry, cell: Cell, measure: str) -> _Published:
         value=cell.values.get(measure),
         none=measure in cell.none,
         slack=last if entry.measures[measure].cut else last / 2,
+        source="; ".join(filter(None, [cell.quoted_from, cell.theirs])),
     )
 
 
-def _empty(published: _Published, *, planned: bool, elsewhere: bool) -> Verdict:
+def _empty(cell: Cell, published: _Published, *, planned: bool, elsewhere: bool) -> Verdict:
     """Return what is said of a place that has no number of ours."""
     if planned:
         return "missing"
+    if published.printed and cell.ran_by == "others":
+        return "quoted"
     if elsewhere:
         return "not at this scale"
-    return "quoted" if published.value is not None or published.none else "printed nowhere"
+    return "quoted" if published.printed else "printed nowhere"
 
 
 def _row(
     at: At, measure: str, published: _Published, own: Number | NoneFound | None, comparable: bool, empty: Verdict
 ) -> Row:
     ours = own if isinstance(own, Number) else None
-    difference = None
+    difference = None if ours is None or published.value is None else ours.value - published.value
     if own is None:
         verdict: Verdict = empty
-    elif published.value is None and not published.none:
+    elif not published.printed:
         verdict = "ours alone"
     elif not comparable:
         verdict = "not comparable"
@@ -180,7 +198,6 @@ def _row(
         verdict = "agrees" if published.none and ours is None else "differs"
     else:
         verdict = "agrees" if _agrees(ours, published.value, published.slack) else "differs"
-        difference = ours.value - published.value
     return Row(
         at=at,
         measure=measure,
@@ -190,6 +207,7 @@ def _row(
         verdict=verdict,
         none_published=published.none,
         none_ours=isinstance(own, NoneFound),
+        source=published.source,
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from gossamer.reproduce.provenance import Made
 from gossamer.reproduce.published import Entry
 from gossamer.reproduce.reading import Number
 from gossamer.reproduce.standing import Held, Rebuilt, Row
@@ -17,6 +18,9 @@ def markdown(rebuilt: Rebuilt, scale: str) -> str:
     lines += ["| setting | |", "| --- | --- |"]
     lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in entry.setting.items()]
     lines += ["", f"Ours at the scale `{scale}`: {standing_text(rebuilt)}", ""]
+    lines += [f"{made_text(rebuilt.made)} Printed by `{command(entry, scale)}`.".strip(), ""]
+    if not rebuilt.pictured.empty:
+        lines += [f"Its pictures: `{command(entry, scale)} --show -o page.html`.", ""]
     lines += _table(entry, rebuilt.rows)
     if rebuilt.claims:
         lines += ["", "| what the authors claim | ours | |", "| --- | --- | --- |", *map(_claim, rebuilt.claims)]
@@ -27,7 +31,7 @@ def markdown(rebuilt: Rebuilt, scale: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def to_json(rebuilt: Rebuilt) -> dict[str, Any]:
+def to_json(rebuilt: Rebuilt, scale: str) -> dict[str, Any]:
     """Return an entry with our numbers as values that JSON has; outcomes by sample stay with the runs."""
     rows = [
         {**dataclasses.asdict(row), "ours": None if row.ours is None else _number_json(row.ours)}
@@ -38,9 +42,12 @@ def to_json(rebuilt: Rebuilt) -> dict[str, Any]:
         for held in rebuilt.claims
     ]
     return {
-        "schema": "gossamer/reproduced/1",
+        "schema": "gossamer/reproduced/2",
         "entry": rebuilt.entry.name,
         "source": rebuilt.entry.source,
+        "scale": scale,
+        "command": command(rebuilt.entry, scale),
+        "made": dataclasses.asdict(rebuilt.made),
         "comparable": rebuilt.comparable,
         "note": rebuilt.note,
         "runs": rebuilt.runs,
@@ -63,8 +70,27 @@ def standing_text(rebuilt: Rebuilt) -> str:
         else "none"
     )
     if rebuilt.of and not rebuilt.comparable:
-        told += "; another setting than the published one, so numbers are not compared, only what follows from them"
+        told += (
+            "; another setting than the published one: differences are told, and say little; what follows from our "
+            "numbers counts"
+        )
     return f"{told}. {_clean(rebuilt.note)}".strip()
+
+
+def made_text(made: Made) -> str:
+    """Return on which machines an entry was made, with which versions and when; "" where no record says."""
+    machines = [
+        f"on {each.device} with gossamer {each.gossamer}, torch {each.torch}, Python {each.python}"
+        for each in made.machines
+    ]
+    days = list(dict.fromkeys(time.partition("T")[0] for time in (made.first, made.last) if time))
+    told = [*(["; ".join(machines)] if machines else []), *([" to ".join(days)] if days else [])]
+    return f"Made {', '.join(told)}." if told else ""
+
+
+def command(entry: Entry, scale: str) -> str:
+    """Return the command that makes an entry at a scale, and prints it."""
+    return f"gossamer reproduce {entry.name} --scale {scale}"
 
 
 def _table(entry: Entry, rows: Sequence[Row]) -> list[str]:
@@ -80,11 +106,18 @@ def _table(entry: Entry, rows: Sequence[Row]) -> list[str]:
                     row.measure.replace("_", " "),
                     *both_texts(row, unit, empty="-"),
                     "-" if row.difference is None else f"{row.difference:+.2f}",
-                    row.verdict,
+                    _verdict(row),
                 ]
             )
         )
     return lines
+
+
+def _verdict(row: Row) -> str:
+    """Return a verdict, with whose the published number is."""
+    if not row.source:
+        return row.verdict
+    return f"{row.verdict}: {row.source}" if row.verdict == "quoted" else f"{row.verdict} ({row.source})"
 
 
 def both_texts(row: Row, unit: str, *, empty: str) -> tuple[str, str]:

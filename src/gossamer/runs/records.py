@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +25,11 @@ def from_json(kind: type[Record], value: Any, *, subject: str) -> Record:
 
     A record with a `schema` field is read only in the version that the field's default names.
     """
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415  (slow to import, needed here alone)
+    from pydantic import ValidationError  # noqa: PLC0415  (slow to import, needed here alone)
 
     _check_version(kind, value, subject)
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value))
+        return _reader(kind).validate_json(json.dumps(value))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the record"
@@ -48,6 +49,14 @@ def read(kind: type[Record], path: Path) -> Record:
 def write(path: Path, record: object) -> None:
     """Write a record as JSON, atomically; raises RunError where the file system refuses."""
     atomic.write_json(path, to_json(record))
+
+
+@cache
+def _reader(kind: type[Any]) -> Any:
+    """Return what validates records of a kind; to make it takes longer than to read most of them."""
+    from pydantic import TypeAdapter  # noqa: PLC0415  (slow to import, needed here alone)
+
+    return TypeAdapter(kind)
 
 
 def _check_version(kind: type[Any], value: Any, subject: str) -> None:

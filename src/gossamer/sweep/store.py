@@ -16,6 +16,7 @@ from gossamer.recipe.schema import Recipe
 from gossamer.recipe.train import result_names
 from gossamer.runs import RunFolder, atomic, metrics, records
 from gossamer.sweep.files import Files, files_at
+from gossamer.training.job import now
 from gossamer.training.run import FINAL
 
 METRICS = "metrics.jsonl"
@@ -38,7 +39,7 @@ class PhaseRecord:
     """A finished phase. states: by their names, such as train.epoch-8; seconds: that training took.
 
     like: what an estimate of other phases may go by: data, network, objective, attack, method, phase; environment: the
-    machine and versions that trained it.
+    machine and versions that trained it; stored: when, ISO 8601 in UTC, "" in records of before it was noted.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = records.STRICT
@@ -52,6 +53,7 @@ class PhaseRecord:
     metrics: StoredFile
     like: dict[str, str]
     environment: dict[str, Any]
+    stored: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class Store:
     def standing(self, run: str) -> dict[str, Any] | None:
         """Return what a run is `made_of`, by which `versions`, and whether it is `done`; None where nobody began it.
 
-        Where it is done, also how long its `evaluations` took (`alike.Took`). Of a measurement of several runs: of what
-        each was `made_of`, and of how many seconds, `like` and `n` an estimate may go by.
+        Where it is done, also how long its `evaluations` took (`alike.Took`) and when it `ended`, ISO 8601 in UTC. Of a
+        measurement of several runs: of what each was `made_of`, of how many seconds, `like` and `n` an estimate may go
+        by, and when it `ended`.
         """
         name = f"standing/{run}.json"
         data = self.files.read(name)
@@ -149,6 +152,7 @@ class Store:
             metrics=self._put_lines(lines, f"{attempt}/{METRICS}"),
             like=dict(like),
             environment=atomic.read_json(run.env),
+            stored=now(),
         )
         self.files.write(f"phases/{key}/{RECORD}", json.dumps(records.to_json(record), indent=1).encode())
         return record

@@ -321,7 +321,7 @@ def _put_together(task: Task, folder: RunFolder) -> str:
             if path.is_file() and name.parts[0] not in _PRIVATE:
                 files.put(path, f"runs/{task.key}/{name.as_posix()}")
     evaluations = [records.to_json(took) for took in took_by_evaluations(recipe, folder)]
-    store.stand(task.key, {**standing, "evaluations": evaluations, "done": True})
+    store.stand(task.key, {**standing, "evaluations": evaluations, "ended": now(), "done": True})
     return told
 
 
@@ -342,7 +342,7 @@ def _measure(task: Task, folder: RunFolder) -> None:
         files.put(written, _answer(task))
     likeness = like_question(question, {name: run.recipe for name, run in opened.items()})
     took = {"like": likeness, "n": question.n, "seconds": time.monotonic() - began}
-    store.stand(task.key, {"made_of": _made_of(task), **took, "done": True})
+    store.stand(task.key, {"made_of": _made_of(task), **took, "ended": now(), "done": True})
 
 
 def _check_whole(task: Task, store: Store) -> None:
