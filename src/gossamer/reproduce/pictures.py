@@ -16,7 +16,9 @@ from gossamer.reproduce.published import Entry, Label
 from gossamer.reproduce.standing import Rebuilt
 from gossamer.runs.results import Histogram
 
-SIZES = "Ours, the first seed; what is exactly zero counts in the bar at 0."
+FIRST = "Ours, the first seed"
+SIZES = f"{FIRST}; what is exactly zero counts in the bar at 0."
+WIDTHS = "As many bars reach to the largest weight of each network: where that is small they are narrow, and hold less."
 
 
 def pictures(rebuilt: Rebuilt, key: str) -> list[Chart]:
@@ -44,7 +46,7 @@ def _histograms(entry: Entry, sizes: Sequence[Sizes]) -> list[Chart]:
             key="",
             title=titled(dict(zip(others, labels, strict=True))) or "Sizes of weights",
             figure=_outlined(last, own, normalised=normalised),
-            note=SIZES,
+            note=SIZES if normalised else f"{SIZES} {WIDTHS}",
         )
         for labels, own in panels.items()
     ]
@@ -86,5 +88,5 @@ def _bars(channels: Channels) -> Chart:
         key="",
         title=titled(channels.at),
         figure={"data": [bars], "layout": layout(x={"title": {"text": "channel"}}, y=y)},
-        note=f"Ours, the first seed; {empty} of {len(kept)} channels keep none and have no bar.",
+        note=f"{FIRST}." + (f" {empty} of {len(kept)} channels keep none and have no bar." if empty else ""),
     )
