@@ -35,8 +35,10 @@ PROGRAM = Path(__file__).with_name("layers.c")
 PLANS: Mapping[str, int] = {"single": 1, "block": 8}
 """Plans, and of how many images each makes one pass."""
 
-EDGES = (0.47, 0.36, 0.24)
-"""Densities just below those from which layers of large, small and single-cell maps are computed densely."""
+EDGES = (0.37, 0.24)
+"""Densities just below those from which layers are computed densely, of maps and of single cells."""
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+"""Where Linux tells the caches of a core."""
 SMALL_CORE = (32 * 1024, 512 * 1024)
 """Bytes of the first and second cache of a core, where the machine does not tell its own."""
 
@@ -169,12 +171,15 @@ def _profile(subject: Prepared, turns: Sequence[Mapping[str, Sequence[float]]]) 
     )
 
 
-def caches() -> tuple[int, int]:
-    """Return the bytes of this machine's first and second cache of a core, those of a small core where it is mute."""
-    names = ("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE")
-    told = [os.sysconf(name) if name in os.sysconf_names else 0 for name in names]
-    first, second = (size if size > 0 else usual for size, usual in zip(told, SMALL_CORE, strict=True))
-    return first, second
+def caches(folder: Path = CACHES) -> tuple[int, int]:
+    """Return the bytes of the first and second cache of a core, those of a small core where the machine is mute."""
+    told: dict[str, int] = {}
+    for index in folder.glob("index*"):
+        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction" and size.endswith("K"):
+            told[level] = 1024 * int(size.removesuffix("K"))
+    first, second = SMALL_CORE
+    return told.get("1", first), told.get("2", second)
 
 
 def _compiled(folder: Path, steps: int, images: int) -> Path:

@@ -119,9 +119,13 @@ def test_tiles_are_of_as_many_vectors_as_are_held():
     assert replace(vectors, halves=0).tile(8, dense=False) == 16
 
 
-def test_the_caches_of_a_core_are_told_or_assumed():
-    first, second = artifact_layers.caches()
-    assert 0 < first <= second
+def test_the_caches_of_a_core_are_told_or_assumed(tmp_path):
+    assert artifact_layers.caches(tmp_path) == artifact_layers.SMALL_CORE
+    for number, told in enumerate([("1", "Data", "48K"), ("1", "Instruction", "64K"), ("2", "Unified", "2048K")]):
+        (tmp_path / f"index{number}").mkdir()
+        for name, text in zip(("level", "type", "size"), told, strict=True):
+            (tmp_path / f"index{number}" / name).write_text(f"{text}\n")
+    assert artifact_layers.caches(tmp_path) == (48 * 1024, 2048 * 1024)
 
 
 @pytest.mark.skipif(not any(map(which, COMPILERS)), reason="there is no C compiler on the path")

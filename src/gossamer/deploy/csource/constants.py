@@ -36,9 +36,9 @@ FIRST_CACHE = 14_000
 FIRST_CACHE_TOGETHER = 10_000
 SECOND_CACHE = 64_000
 WEIGHTS_WORTH_A_CHUNK = 12
-# From which share of kept weights on a layer is computed densely, by the most cells of its map: the fewer cells a
-# weight serves, the more a sparse one costs, most of all where images are computed one by one.
-DENSE_FROM = ((1, 0.25), (16, 0.375), (1 << 30, 0.48))
+# From which share of kept weights on a layer is computed densely, by the most cells of its map: so that no layer takes
+# longer than it would densely.
+DENSE_FROM = ((1, 0.25), (1 << 30, 0.375))
 
 MAGIC = b"GOSSAMER"
 VERSION = 1
