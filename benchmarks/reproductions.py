@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 import record
+from gossamer.cli.reproduce import LEFT
 from gossamer.runs import atomic
 from gossamer.sweep.store import Store
 
@@ -26,8 +27,6 @@ GOAL_MINUTES = 150.0
 PIECES = "pieces.jsonl"
 TICK = 10.0
 """Seconds after which what a piece took so far is kept."""
-LEFT = 75
-"""Exit status of `gossamer reproduce` whose minutes were over before the work."""
 
 
 @dataclass(frozen=True, kw_only=True)

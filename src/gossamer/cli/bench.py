@@ -138,7 +138,6 @@ def _parent(named: Network | None, run: Path | None, data_dir: Path | None) -> n
     named = read_manifest(run).network if run is not None else named
     if named is None or named.form not in RESTRUCTURED or named.name not in MODELS:
         return None
-    sparse_file.outline(named, named.name)
     return build(named.name, **named.options)
 
 

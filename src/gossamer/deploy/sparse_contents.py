@@ -33,10 +33,6 @@ TYPES: Mapping[str, torch.dtype] = {
 }
 
 
-SCALES = "<f2 or <f4"
-"""The types of numbers that scales may have."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contents:
     """A file that was read: its header, the digest of all of it, and its arrays by their full names."""
@@ -79,35 +75,37 @@ def _array(file: Any, name: str, path: Path) -> Array:
 def _check_arrays(contents: Contents) -> None:
     """Raise DataError unless the arrays are those that the header speaks of, in type and shape."""
     wanted = {
-        name: (dtype, shape)
+        name: (dtypes, shape)
         for key, layer in contents.header.layers.items()
-        for name, dtype, shape in _layer_arrays(key, layer)
-    } | {f"norm/{name}": ("<f4", (2, norm.features)) for name, norm in contents.header.norms.items()}
+        for name, dtypes, shape in _layer_arrays(key, layer)
+    } | {f"norm/{name}": (("<f4",), (2, norm.features)) for name, norm in contents.header.norms.items()}
     free = {name for name in contents.arrays if name.startswith("dense/")}
     missing, unknown = wanted.keys() - contents.arrays.keys(), contents.arrays.keys() - wanted.keys() - free
     if missing or unknown:
         got = [*(f"no {name}" for name in sorted(missing)), *sorted(unknown)]
         raise damaged(str(contents.path), "the tensors that its header names", ", ".join(got)[:200])
-    for name, (dtype, shape) in wanted.items():
+    for name, (dtypes, shape) in wanted.items():
         array = contents.arrays[name]
         fits = array.ndim == 1 if shape is None else array.shape == shape
-        if array.dtype.str.lstrip("|") not in dtype.lstrip("|").split(" or ") or not fits:
-            raise damaged(f"{contents.path}, {name}", f"{dtype} of shape {shape}", f"{array.dtype} {array.shape}")
+        if array.dtype.str not in dtypes or not fits:
+            told = f"{' or '.join(dtypes)} of shape {shape}"
+            raise damaged(f"{contents.path}, {name}", told, f"{array.dtype} {array.shape}")
     for name, array in contents.arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise damaged(f"{contents.path}, {name}", "finite numbers", "infinite ones or NaN")
     _check_names(contents)
 
 
-def _layer_arrays(key: str, layer: Layer) -> list[tuple[str, str, tuple[int, ...] | None]]:
+def _layer_arrays(key: str, layer: Layer) -> list[tuple[str, tuple[str, ...], tuple[int, ...] | None]]:
+    """Return of each array of a layer its name, the types that it may have, and its shape, None for any of a row."""
     storage = STORAGE[layer.values]
-    found: list[tuple[str, str, tuple[int, ...] | None]] = [
-        (f"values/{key}", storage.dtype.str, values.stored_shape(layer.count, layer.values))
+    found: list[tuple[str, tuple[str, ...], tuple[int, ...] | None]] = [
+        (f"values/{key}", (storage.dtype.str,), values.stored_shape(layer.count, layer.values))
     ]
     if layer.coding != "all":
-        found.append((f"positions/{key}", "|u1", None))
+        found.append((f"positions/{key}", ("|u1",), None))
     if storage.scaled:
-        found.append((f"scales/{key}", SCALES, None))
+        found.append((f"scales/{key}", ("<f2", "<f4"), None))
     return found
 
 

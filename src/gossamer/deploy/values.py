@@ -91,7 +91,7 @@ def settled(weight: Floats, kind: Kind) -> Kind:
     if kind != "int8" or not ((largest >= HALF.tiny) & (largest <= HALF.max)).all():
         return kind
     saved = (STORAGE["float16"].bits - STORAGE["int8"].bits) * np.count_nonzero(weight)
-    scale_bits = 8 * stored_scales(_int8(weight).scales).itemsize
+    scale_bits = 8 * stored_scales(_int8_scales(weight)).itemsize
     return "int8" if saved > scale_bits * np.count_nonzero(kept) else "float16"
 
 
@@ -146,8 +146,7 @@ def _float16(weight: Floats, layer: str) -> Quantised:
 
 
 def _int8(weight: Floats) -> Quantised:
-    largest = np.abs(weight).max(axis=1, initial=0.0)
-    scales = _as_halves(np.minimum(largest / GREATEST_CODE, np.float32(GREATEST_INT8_SCALE)))
+    scales = _int8_scales(weight)
     # Magnitudes whose scale underflows to zero become zero.
     divisors = np.where(scales > 0, scales, np.float32(np.inf))
     codes = np.rint(weight / divisors[:, None])
@@ -156,8 +155,10 @@ def _int8(weight: Floats) -> Quantised:
     return Quantised(codes=codes, scales=scales[codes.any(axis=1)])
 
 
-def _as_halves(scales: Floats) -> Floats:
-    """Return scales rounded to float16, as they are where one is no normal number there."""
+def _int8_scales(weight: Floats) -> Floats:
+    """Return a scale for each channel, 0 where it keeps nothing; in steps of float16 where all are normal there."""
+    largest = np.abs(weight).max(axis=1, initial=0.0)
+    scales = np.minimum(largest / GREATEST_CODE, np.float32(GREATEST_INT8_SCALE))
     kept = scales[scales > 0]
     fit = ((kept >= HALF.tiny) & (kept <= HALF.max)).all()
     return scales.astype(np.float16).astype(np.float32) if fit else scales
