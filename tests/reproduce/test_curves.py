@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from test_standing import stand
 
+from gossamer.report import palette
 from gossamer.reproduce.curves import LEVEL, curves
 from gossamer.reproduce.pictured import Pictured
 from gossamer.reproduce.provenance import Made
@@ -102,6 +103,34 @@ def test_points_of_a_line_lie_along_axes_that_a_measure_stands_for() -> None:
     small, wide = panels["steps 8"].values()
     assert (small["x"], small["y"]) == ([10, 100], [pytest.approx(42.1), 43])
     assert wide["x"] == [100, 1000]
+
+
+def test_lines_of_two_axes_have_a_colour_for_the_first_and_a_symbol_for_the_second() -> None:
+    """Transfer from one source is one panel, with a line for each target and density (S4, figure 4.6)."""
+    rows = [
+        row(
+            {"source": source, "target": target, "target_density": density, "attack_eps": eps},
+            "robust",
+            50 - 100 * eps,
+            60,
+        )
+        for source in ("resnet34", "mobilenetv2")
+        for target in ("resnet34", "mobilenetv2")
+        for density in (1.0, 0.1)
+        for eps in (0.03, 0.1)
+    ]
+    panels = drawn("one-shot-admm/figure-4.6", rows)
+    assert list(panels) == ["source resnet34", "source mobilenetv2"]
+    lines = {
+        name: (trace["line"]["color"], trace["marker"]["symbol"], trace["line"].get("dash"))
+        for name, trace in panels["source resnet34"].items()
+    }
+    assert lines == {
+        f"{target}, target density {density}, {side}": (colour, f"{symbol}{open_}", dash)
+        for target, colour in (("resnet34", palette.BLUE), ("mobilenetv2", palette.VERMILION))
+        for density, symbol in ((1.0, "circle"), (0.1, "square"))
+        for side, open_, dash in (("published", "-open", "dash"), ("ours", "", None))
+    }
 
 
 SPARSE = [

@@ -99,7 +99,9 @@ def test_an_entry_that_contradicts_itself_is_refused(tmp_path: Path, monkeypatch
     [
         ({"x": "model"}, "on x one of density, method, nonzeros, robust"),
         ({"y": "method"}, "on y one of nonzeros, robust"),
-        ({"lines": "robust"}, "as lines one of density, method"),
+        ({"lines": "robust"}, "as lines some of density, method"),
+        ({"lines": ["method", "robust"]}, "as lines some of density, method"),
+        ({"lines": []}, "lines"),
         ({"x": "nonzeros", "along": ["method"]}, "along some of density"),
         ({"along": ["density"]}, "along some of"),
         ({"x": "density", "lines": "density", "along": ["method"]}, "a measure on x"),

@@ -1,11 +1,13 @@
 """How is an entry drawn as curves? Both sides over each other, a panel for each label of the other axes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from gossamer.report import palette
 from gossamer.report.figures import Figure, escaped, layout
+from gossamer.report.lines import Look, look
 from gossamer.report.parts import Chart
 from gossamer.reproduce.published import At, Entry, Label
 from gossamer.reproduce.published import Figure as Asked
@@ -13,6 +15,9 @@ from gossamer.reproduce.standing import Rebuilt, Row
 
 NOTE = "Dashed and open: published. Solid: ours, with 95 % intervals, or the range of seeds."
 LEVEL = "Level, without points: what the others are held against."
+REFERENCE = Look(colour=palette.GREY)
+
+Labels: TypeAlias = tuple[Label, ...]
 
 
 def curves(rebuilt: Rebuilt, key: str) -> list[Chart]:
@@ -23,7 +28,7 @@ def curves(rebuilt: Rebuilt, key: str) -> list[Chart]:
     figure = rebuilt.entry.figure
     if figure is None:
         return []
-    others = [axis for axis in rebuilt.entry.axes if axis not in (figure.x, figure.lines, *figure.along)]
+    others = [axis for axis in rebuilt.entry.axes if axis not in (figure.x, *figure.lines, *figure.along)]
     found: list[Chart] = []
     for place, (labels, rows) in enumerate(_panels(rebuilt.rows, figure, others).items()):
         drawn = _drawn(rebuilt.entry, figure, rows)
@@ -34,9 +39,9 @@ def curves(rebuilt: Rebuilt, key: str) -> list[Chart]:
     return found
 
 
-def _panels(rows: Iterable[Row], figure: Asked, others: Sequence[str]) -> Mapping[tuple[Label, ...], list[Row]]:
+def _panels(rows: Iterable[Row], figure: Asked, others: Sequence[str]) -> Mapping[Labels, list[Row]]:
     """Return rows by panel; those of the reference are in all panels that they agree with, or in one of their own."""
-    panels: dict[tuple[Label, ...], list[Row]] = {}
+    panels: dict[Labels, list[Row]] = {}
     references: list[Row] = []
     for row in rows:
         if _is_reference(row, figure):
@@ -58,15 +63,17 @@ def _is_reference(row: Row, figure: Asked) -> bool:
 def _drawn(entry: Entry, figure: Asked, rows: Sequence[Row]) -> Figure | None:
     others = [row for row in rows if not _is_reference(row, figure)]
     references = [row for row in rows if _is_reference(row, figure)]
+    lines = _by_line(figure, others)
+    looks = _looks(list(lines))
     data = list(
         chain.from_iterable(
-            _line(figure, label, points, palette.RUNS[place % len(palette.RUNS)])
-            for place, (label, points) in enumerate(_by_line(figure, others).items())
+            _line(figure, _line_name(figure, labels), points, looks[labels]) for labels, points in lines.items()
         )
     )
     across = list(dict.fromkeys(row.at[figure.x] for row in others)) if figure.x in figure.reference else []
-    for label, points in _by_line(figure, references).items():
-        data += _levels(figure, label, points, across) if across else _line(figure, label, points, palette.GREY)
+    for labels, points in _by_line(figure, references).items():
+        name = _line_name(figure, labels)
+        data += _levels(figure, name, points, across) if across else _line(figure, name, points, REFERENCE)
     if not data:
         return None
     numeric = all(isinstance(x, int | float) for trace in data for x in trace["x"])
@@ -79,13 +86,23 @@ def _drawn(entry: Entry, figure: Asked, rows: Sequence[Row]) -> Figure | None:
     return {"data": data, "layout": drawn}
 
 
-def _by_line(figure: Asked, rows: Iterable[Row]) -> Mapping[str, list[Mapping[str, Row]]]:
-    """Return what is measured at each place, by the name of the line that the place is on."""
-    lines: dict[str, dict[tuple[Label, ...], dict[str, Row]]] = {}
+def _by_line(figure: Asked, rows: Iterable[Row]) -> Mapping[Labels, list[Mapping[str, Row]]]:
+    """Return what is measured at each place, by the labels of the line that the place is on."""
+    lines: dict[Labels, dict[Labels, dict[str, Row]]] = {}
     for row in rows:
-        places = lines.setdefault(named(figure.lines, row.at[figure.lines]), {})
+        places = lines.setdefault(tuple(row.at[axis] for axis in figure.lines), {})
         places.setdefault(tuple(row.at.values()), {})[row.measure] = row
-    return {label: list(places.values()) for label, places in lines.items()}
+    return {labels: list(places.values()) for labels, places in lines.items()}
+
+
+def _looks(lines: Sequence[Labels]) -> Mapping[Labels, Look]:
+    """Return how lines look: coloured by their first label, and with a symbol for each of what the others are."""
+    firsts, others = (list(dict.fromkeys(labels[part] for labels in lines)) for part in (slice(1), slice(1, None)))
+    return {labels: replace(look(firsts.index(labels[:1]), others.index(labels[1:])), dash="solid") for labels in lines}
+
+
+def _line_name(figure: Asked, labels: Labels) -> str:
+    return ", ".join(named(axis, label) for axis, label in zip(figure.lines, labels, strict=True))
 
 
 def titled(at: At) -> str:
@@ -98,7 +115,7 @@ def named(axis: str, label: Label) -> str:
     return label if isinstance(label, str) else f"{axis.replace('_', ' ')} {label}"
 
 
-def _line(figure: Asked, label: str, points: Sequence[Mapping[str, Row]], colour: str) -> list[Figure]:
+def _line(figure: Asked, label: str, points: Sequence[Mapping[str, Row]], look: Look) -> list[Figure]:
     """Return what was published and what is ours of one line; nothing where there is neither."""
     printed: list[tuple[Any, float]] = []
     own: list[tuple[Any, Row]] = []
@@ -117,12 +134,12 @@ def _line(figure: Asked, label: str, points: Sequence[Mapping[str, Row]], colour
     found: list[Figure] = []
     if printed:
         found.append(
-            _trace(f"{label}, published", [at for at, _ in printed], [value for _, value in printed], colour)
-            | {"line": _dashed(colour), "marker": _marker(colour, "circle-open")}
+            _trace(f"{label}, published", [at for at, _ in printed], [value for _, value in printed], look)
+            | {"line": _dashed(look.colour), "marker": _marker(look.colour, f"{look.symbol}-open")}
         )
     if own:
         found.append(
-            _trace(f"{label}, ours", [at for at, _ in own], [_value(row) for _, row in own], colour)
+            _trace(f"{label}, ours", [at for at, _ in own], [_value(row) for _, row in own], look)
             | {"error_y": _bars([row for _, row in own])}
         )
     return found
@@ -147,7 +164,7 @@ def _levels(figure: Asked, label: str, points: Sequence[Mapping[str, Row]], acro
 def _level(label: str, x: Sequence[Label], y: float, told: str) -> Figure:
     hover = f"{escaped(told)}<extra>{escaped(label)}</extra>"
     mode = "lines" if len(x) > 1 else "markers"
-    return _trace(label, x, [y] * len(x), palette.GREY) | {"mode": mode, "hovertemplate": hover}
+    return _trace(label, x, [y] * len(x), REFERENCE) | {"mode": mode, "hovertemplate": hover}
 
 
 def _at(x: str, measures: Mapping[str, Row], *, published: bool) -> Any:
@@ -163,15 +180,15 @@ def _at(x: str, measures: Mapping[str, Row], *, published: bool) -> Any:
     return None if measured.ours is None else measured.ours.value
 
 
-def _trace(label: str, x: Sequence[Any], y: Sequence[float], colour: str) -> Figure:
+def _trace(label: str, x: Sequence[Any], y: Sequence[float], look: Look) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": escaped(label),
         "x": list(x),
         "y": list(y),
-        "line": {"color": colour, "width": 2},
-        "marker": _marker(colour, "circle"),
+        "line": {"color": look.colour, "width": 2},
+        "marker": _marker(look.colour, look.symbol),
         "hovertemplate": "%{x}: %{y}<extra>" + escaped(label) + "</extra>",
     }
 

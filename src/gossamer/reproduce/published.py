@@ -21,7 +21,12 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float | bool) else value
 
 
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 Text = Annotated[str, BeforeValidator(_text)]
+Axes = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
 
 
 class Measure(Section):
@@ -60,16 +65,17 @@ class Cell(Section):
 
 
 class Figure(Section):
-    """How an entry draws as curves: which axis or measure lies on x, which measure on y, which axis makes lines.
+    """How an entry draws as curves: which axis or measure lies on x, which measure on y, which axes make lines.
 
-    along: axes in which the points of a line differ where a measure lies on x; those left make panels. reference: by
-    labels, rows that all others are held against: in every panel with which they agree on the axes that are not named
-    here, a level line where x is named too, else one over x.
+    lines: an axis, or several, of which the first gives lines their colours and the others their symbols. along: axes
+    in which the points of a line differ where a measure lies on x; those left make panels. reference: by labels, rows
+    that all others are held against: in every panel with which they agree on the axes that are not named here, a level
+    line where x is named too, else one over x.
     """
 
     x: str
     y: str
-    lines: str
+    lines: Axes
     log_x: bool = False
     along: tuple[str, ...] = ()
     reference: dict[str, Label] = Field(default_factory=dict)
@@ -125,10 +131,10 @@ class Entry(Section):
         return self
 
     def _check_figure(self, figure: Figure) -> None:
-        axes, measures, others = [*self.axes], [*self.measures], set(self.axes) - {figure.x, figure.lines}
+        axes, measures, others = [*self.axes], [*self.measures], set(self.axes) - {figure.x, *figure.lines}
         _check(figure.x in (*axes, *measures), f"on x one of {', '.join((*axes, *measures))}", figure.x)
         _check(figure.y in measures, f"on y one of {', '.join(measures)}", figure.y)
-        _check(figure.lines in axes, f"as lines one of {', '.join(axes)}", figure.lines)
+        _check(set(figure.lines) <= set(axes), f"as lines some of {', '.join(axes)}", list(figure.lines))
         _check(set(figure.along) <= others, f"along some of {', '.join(sorted(others))}", list(figure.along))
         _check(not figure.along or figure.x in measures, "a measure on x where points lie along axes", figure.x)
         of = figure.reference.items()
