@@ -10,7 +10,7 @@ from gossamer.cli.main import main
 from gossamer.report.parts import Chart, Part
 from gossamer.report.shell import render_parts
 from gossamer.reproduce.drawing import part
-from gossamer.reproduce.pictured import Channels, Pictured, Sizes
+from gossamer.reproduce.pictured import Attacked, Channels, Pictured, Sizes
 from gossamer.reproduce.published import load_entry
 from gossamer.reproduce.standing import rebuild
 from gossamer.runs import panel, results
@@ -80,7 +80,7 @@ def test_pictures_of_entries_are_drawn_and_shown(browser, finished, tmp_path):
     run = finished("run")
     spread = results.read_network(run).histogram
     shown = {
-        "one-shot-admm/figure-3.1": Pictured(panels=[panel.read(run, "pgd")]),
+        "one-shot-admm/figure-3.1": Pictured(attacked=[Attacked(at={}, panel=panel.read(run, "pgd"))]),
         "one-shot-admm/figure-4.2": Pictured(
             sizes=[Sizes(at={"density": density}, layer="", histogram=spread) for density in (1.0, 0.1)]
         ),

@@ -187,15 +187,18 @@ def climbed(run: RunFolder) -> None:
     panel.write(run, "pgd-20", made)
 
 
-@pytest.mark.parametrize("name", ["one-shot-admm/figure-3.1", "one-shot-admm/figure-A.2"])
-def test_images_are_those_of_the_run_once_under_rising_radii(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("one-shot-admm/figure-3.1", ""), ("one-shot-admm/figure-A.2", "network resnet34 at 0.016; ")],
+)
+def test_images_are_those_of_the_run_once_under_rising_radii(name: str, network: str, tmp_path: Path) -> None:
     found = places_of(name)
     run = network_laid_down(found[0].cases[0], tmp_path, 1.0)
     assert not part(rebuilt_of(name, tmp_path), "smoke").strips
     climbed(run)
     rebuilt = rebuilt_of(name, tmp_path)
     (strip,) = part(rebuilt, "smoke").strips
-    assert strip.title == "One image of zero as eps rises, under pgd-20"
+    assert strip.title == f"{network}One image of zero as eps rises, under pgd-20"
     assert [(each.text, each.right) for each in strip.pictures] == [
         ("eps 0: zero 90.0 %", True),
         ("eps 0.045: zero 60.0 %", True),
@@ -203,3 +206,14 @@ def test_images_are_those_of_the_run_once_under_rising_radii(name: str, tmp_path
     ]
     assert all(each.source.startswith("data:image/png;base64,") for each in strip.pictures)
     assert f"Its pictures: `gossamer reproduce {name} --scale smoke --show -o page.html`." in markdown(rebuilt, "smoke")
+
+
+def test_images_of_several_networks_stand_under_their_names(tmp_path: Path) -> None:
+    """How much is seen depends on the network under attack (S4, figure A.2)."""
+    name = "one-shot-admm/figure-A.2"
+    cases = {str(place.at["network"]): place.cases[0] for place in places_of(name)}
+    for case in cases.values():
+        climbed(network_laid_down(case, tmp_path, 1.0))
+    titles = [strip.title for strip in part(rebuilt_of(name, tmp_path), "smoke").strips]
+    assert len(titles) == 4
+    assert titles == [f"network {network}; One image of zero as eps rises, under pgd-20" for network in cases]

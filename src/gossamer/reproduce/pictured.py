@@ -39,17 +39,25 @@ class Channels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """Attacked images of a network; at: where it stands, the labels that all its places share."""
+
+    at: At
+    panel: Panel
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pictured:
-    """What the pictures of an entry are drawn from, as far as its runs are there; panels: of attacked images."""
+    """What the pictures of an entry are drawn from, as far as its runs are there."""
 
     sizes: Sequence[Sizes] = ()
     channels: Sequence[Channels] = ()
-    panels: Sequence[Panel] = ()
+    attacked: Sequence[Attacked] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
-        return not (self.sizes or self.channels or self.panels)
+        return not (self.sizes or self.channels or self.attacked)
 
 
 def pictured(entry: Entry, places: Sequence[Place], store: Path) -> Pictured:
@@ -61,8 +69,7 @@ def pictured(entry: Entry, places: Sequence[Place], store: Path) -> Pictured:
     if entry.shows == "channels":
         return Pictured(channels=list(chain.from_iterable(_channels(place, store) for place in there.values())))
     if entry.shows == "images":
-        runs = {run_name(place.cases[0].recipe): place for place in there.values()}
-        return Pictured(panels=list(chain.from_iterable(_panels(place, store) for place in runs.values())))
+        return Pictured(attacked=_attacked(list(there.values()), store))
     return Pictured(sizes=list(chain.from_iterable(_sizes(place, store) for place in there.values())))
 
 
@@ -92,6 +99,14 @@ def _channels(place: Place, store: Path) -> list[Channels]:
     return []
 
 
-def _panels(place: Place, store: Path) -> list[Panel]:
-    run = folder_of(place.cases[0], store)
-    return [panel.read(run, name) for name in panel.names(run)]
+def _attacked(places: Sequence[Place], store: Path) -> list[Attacked]:
+    """Return the panels of every run, once: its places are the rungs of one ladder."""
+    runs: dict[str, list[Place]] = {}
+    for place in places:
+        runs.setdefault(run_name(place.cases[0].recipe), []).append(place)
+    found: list[Attacked] = []
+    for own in runs.values():
+        at = {axis: label for axis, label in own[0].at.items() if all(place.at[axis] == label for place in own)}
+        run = folder_of(own[0].cases[0], store)
+        found += [Attacked(at=at, panel=panel.read(run, name)) for name in panel.names(run)]
+    return found

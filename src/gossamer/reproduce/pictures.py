@@ -11,7 +11,7 @@ from gossamer.report.lines import look
 from gossamer.report.parts import Chart, Strip
 from gossamer.report.pictures import ladder
 from gossamer.reproduce.curves import named, titled
-from gossamer.reproduce.pictured import Channels, Sizes
+from gossamer.reproduce.pictured import Attacked, Channels, Sizes
 from gossamer.reproduce.published import Entry, Label
 from gossamer.reproduce.standing import Rebuilt
 from gossamer.runs.results import Histogram
@@ -30,8 +30,12 @@ def pictures(rebuilt: Rebuilt, key: str) -> list[Chart]:
 
 def strips(rebuilt: Rebuilt) -> list[Strip]:
     """Return the images of an entry, each network's over rising eps."""
-    found = [(ladder(each), each.captions.attack) for each in rebuilt.pictured.panels]
-    return [replace(strip, title=f"{strip.title}, under {attack}") for strip, attack in found if strip is not None]
+    found = [(ladder(each.panel), each) for each in rebuilt.pictured.attacked]
+    return [replace(strip, title=_strip_title(strip, each)) for strip, each in found if strip is not None]
+
+
+def _strip_title(strip: Strip, attacked: Attacked) -> str:
+    return "; ".join(filter(None, [titled(attacked.at), f"{strip.title}, under {attacked.panel.captions.attack}"]))
 
 
 def _histograms(entry: Entry, sizes: Sequence[Sizes]) -> list[Chart]:
