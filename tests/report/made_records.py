@@ -517,8 +517,12 @@ PROTOCOLS = {
 }
 
 
-def bench(milliseconds, device="toy processor", threads=1):
-    """A bench of artifacts by name, the median of one image in memory; an engine is faster than all."""
+def bench(milliseconds, device="toy processor", threads=1, densities=()):
+    """A bench of artifacts by name, the median of one image in memory; an engine is faster than all.
+
+    densities: of those artifacts of which they are known.
+    """
+    known = dict(densities)
 
     def timing(name, seconds, batch):
         return Timing(
@@ -539,7 +543,8 @@ def bench(milliseconds, device="toy processor", threads=1):
         )
 
     def entry(name, kind):
-        return Entry(name=name, kind=kind, bytes=None, density=None, start_up=None, peak=None, before=None)
+        density = known.get(name)
+        return Entry(name=name, kind=kind, bytes=None, density=density, start_up=None, peak=None, before=None)
 
     return BenchRecord(
         device=Device(

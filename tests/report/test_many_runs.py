@@ -143,6 +143,21 @@ def compared_as(run):
     return replace(table, dataset=measured.dataset, attack=measured.attack_parameters, rows=tuple(rows))
 
 
+def test_of_runs_of_one_name_a_match_is_marked_at_that_whose_folder_says_so(short, tmp_path):
+    first, second = short("here/sparse", "bcs", 0.1), short("there/sparse", "bcs", 0.1, objective="natural")
+    table = compared_as(first)
+
+    def marked(run):
+        records.write(run.result("protocol-matching-1"), replace(table, rows=named))
+        drawn = by_name(figures_of(page_of(tmp_path, [first, second]))["all-robust"])
+        run.result("protocol-matching-1").unlink()
+        return drawn["matches its dense parent"]["meta"]["rows"]
+
+    named = tuple(replace(row, model=replace(row.model, name="sparse")) for row in table.rows)
+    assert marked(first) == [0]
+    assert marked(second) == [1]
+
+
 def test_a_match_under_another_condition_is_not_marked(short, tmp_path):
     runs = [short("sparse", "bcs", 0.1), short("dense")]
     table = compared_as(runs[0])
@@ -248,6 +263,25 @@ def test_pareto_charts_hold_the_costs_that_were_measured(short, tmp_path):
     assert "latency one image, toy processor, 1 thread" in prose(page)
     assert "2 ms any.c" in prose(page)
     assert "9 ms dense.c" in prose(page)
+
+
+def test_a_dense_parent_timed_beside_a_run_is_not_the_run(short, tmp_path):
+    """A bench in a run's folder may hold its parent's artifacts too: where sparse is slower, they are the fastest."""
+    run = short("sparse", "bcs", 0.1)
+    density = results.read_network(run).totals.density
+    made_records.bench(
+        {"sparse.c": 5.0, "sparse_int8.c": 4.0, "dense.c": 1.0, "unknown.onnx": 0.5},
+        densities={"sparse.c": density, "sparse_int8.c": density * 0.999, "dense.c": 1.0},
+    ).save(run.results / "bench.json")
+    (timed,) = latencies(grouped(collect([run.path])), []).values()
+    assert (timed.of, timed.seconds) == ("sparse_int8.c", 4.0 / 1e3)
+
+
+def test_files_that_are_named_as_c_takes_it_belong_to_the_run_too(short, tmp_path):
+    run = short("bcs-seed0", "bcs", 0.1)
+    made_records.bench({"bcs_seed0.c": 5.0, "bcs_seed1.c": 1.0}).save(tmp_path / "bench.json")
+    (timed,) = latencies(grouped(collect([run.path])), [read_timings(tmp_path / "bench.json")]).values()
+    assert timed.of == "bcs_seed0.c"
 
 
 def test_without_a_bench_there_is_no_latency(short, tmp_path):

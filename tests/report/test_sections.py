@@ -151,6 +151,20 @@ def test_verdicts_stand_in_the_comparison(finished, tmp_path):
     assert "sparse –" in text
 
 
+def test_of_runs_of_one_name_an_audit_is_shown_beside_that_which_holds_it(finished, tmp_path):
+    """Two stores of one sweep have runs of the same names."""
+    first, second = finished("here/sparse"), finished("there/sparse")
+    records.write(first.result("audit"), made_records.audit())
+    text = prose(page_of(tmp_path, first, second))
+    assert text.count("✗ reject settled 10.5 %") == 1
+    assert f"{second.path} –" in text
+    # One from outside could be of either.
+    outside = first.result("audit").rename(tmp_path / "audit.json")
+    text = prose(page_of(tmp_path, first, second, with_=[outside]))
+    assert "✗ reject settled" not in text
+    assert "Square beats PGD" in text
+
+
 def test_the_audit_at_the_headlines_threat_is_shown_first(finished, tmp_path):
     run = finished("sparse")
     records.write(run.result("audit-worse"), made_records.audit(threat="linf:4/255"))

@@ -18,15 +18,20 @@ _BUDGETS = {
 
 
 def audited(audit: Audit, views: Sequence[RunView]) -> RunView | None:
-    """Return the run of an audit: that whose folder holds it, else that of its name."""
+    """Return the run of an audit: that whose folder holds it, else the only one of its name."""
     holders = [view for view in views if audit in view.measured]
+    if holders:
+        return holders[0]
     named = [view for view in views if view.path.resolve().name == audit.run]
-    return next(iter(holders + named), None)
+    return named[0] if len(named) == 1 else None
 
 
-def audit_of(view: RunView, audits: Sequence[Audit]) -> Audit | None:
-    """Return the audit to show beside a run's headline: at the headline's threat first, then the worst verdict."""
-    own = [each for each in audits if each in view.measured or each.run == view.path.resolve().name]
+def audit_of(view: RunView, audits: Sequence[Audit], views: Sequence[RunView]) -> Audit | None:
+    """Return the audit to show beside a run's headline: at the headline's threat first, then the worst verdict.
+
+    views: all runs of the page, two of which may have folders of one name.
+    """
+    own = [each for each in audits if each in view.measured or audited(each, views) is view]
     threat = view.headline.threat if view.headline else None
     return min(own, key=lambda each: (each.threat != threat, _WORST_FIRST.index(each.verdict)), default=None)
 

@@ -74,7 +74,8 @@ def comparison(
     several = [key for key in _PARTS if len({group.named(key) for group in groups}) > 1]
     found = {group.place: [_at_headline(view) for view in group.views] for group in groups}
     attacks = dict.fromkeys(column for every in found.values() for one in every for column in one)
-    verdicts = {group.place: _verdict(group, audits) for group in groups}
+    views = [view for group in groups for view in group.views]
+    verdicts = {group.place: _verdict(group, audits, views) for group in groups}
     examined = any(entry.value != "" for entry in verdicts.values())
     made: list[tuple[Column, Callable[[Group], Entry]]] = [
         (Column(title="run", text=True), lambda group: _name(group, anchors)),
@@ -122,8 +123,8 @@ def _part(key: str) -> Callable[[Group], Entry]:
     return lambda group: Entry(text=group.named(key), value=group.named(key))
 
 
-def _verdict(group: Group, audits: Sequence[Audit]) -> Entry:
-    own = [found for view in group.views if (found := audit_of(view, audits))]
+def _verdict(group: Group, audits: Sequence[Audit], views: Sequence[RunView]) -> Entry:
+    own = [found for view in group.views if (found := audit_of(view, audits, views))]
     worst = min(own, key=lambda each: _WORST_FIRST.index(each.verdict), default=None)
     if worst is None:
         return Entry()

@@ -1,5 +1,6 @@
 """Does a sparse network match its dense parent? Its section of the page, and the rows of a comparison that do."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from gossamer.report import words
@@ -38,15 +39,19 @@ def matching(record: MatchingTable, key: str) -> Part:
 def matches(found: Sequence[Reached], records: Sequence[MatchingTable]) -> dict[str, dict[int, bool]]:
     """Return which rows match their parents, clean and robust, by place: those that were measured as the rows were.
 
-    A row of several seeds matches where all that were measured do.
+    A row of several seeds matches where all that were measured do. Of runs whose folders have one name, a record tells
+    of that which holds it.
     """
     told: dict[str, dict[int, bool]] = {"clean": {}, "robust": {}}
+    views = {view.path.resolve() for one in found for view in one.group.views}
+    shared_names = {name for name, count in Counter(path.name for path in views).items() if count > 1}
     for one in found:
         rows = [
             row
             for view, evaluation, outcome in one.measured
             for record in records
             if _alike(record, evaluation, outcome)
+            if view.path.resolve().name not in shared_names or record in view.measured
             for row in record.rows
             if row.model.name in (view.name, view.path.resolve().name) and row.model.nonzero == evaluation.model.nonzero
         ]

@@ -76,7 +76,7 @@ def render(
     audits = [record for record in measured if isinstance(record, Audit)]
     groups = grouped(views)
     rows = {view.name: group.place for group in groups for view in group.views}
-    sections = [_section(view, number, rows[view.name], len(views), audits) for number, view in enumerate(views)]
+    sections = [_section(view, number, rows[view.name], views, audits) for number, view in enumerate(views)]
     timed = latencies(groups, timings)
     compared = many(groups, measured, timed) if len(views) > 1 else None
     security = _security(views) if compared is None else []
@@ -110,8 +110,8 @@ def _command(views: Sequence[RunView], records: Sequence[Path], output: Path) ->
     return shlex.join(["gossamer", "report", *(str(view.path) for view in views), *extra, "-o", str(output)])
 
 
-def _section(view: RunView, number: int, row: int, runs: int, audits: Sequence[Audit]) -> Section:
-    audit = audit_of(view, audits)
+def _section(view: RunView, number: int, row: int, views: Sequence[RunView], audits: Sequence[Audit]) -> Section:
+    audit, runs = audit_of(view, audits, views), len(views)
     panels = {name: pictures.show(panel, runs=runs) for name, panel in view.panels.items()}
     shown = {name: panel for name, panel in panels.items() if panel.samples}
     return Section(

@@ -23,12 +23,14 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """What was timed; kind: "engine" for what runs a network that it was given in memory, else of its file."""
+    """What was timed; kind: "engine" for what runs a network that it was given in memory, else of its file; density: of
+    its weights, where it is known."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _PARTLY
 
     name: str
     kind: str
+    density: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
