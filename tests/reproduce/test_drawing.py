@@ -23,10 +23,10 @@ def test_the_overview_counts_verdicts(tmp_path: Path) -> None:
     told = overview([stand(tmp_path), rebuild(ENTRY, STUDY, STUDY.entries["table"], tmp_path / "nowhere")], "smoke")
     assert told.says == (
         "Of 4 claims of their authors: 1 holds; 0 broken; 0 undecided; 0 as claimed, untested; "
-        "0 not as claimed, untested; 3 not judged."
+        "0 equal, untested; 0 not as claimed, untested; 3 not judged."
     )
     first = [cell.text for cell in told.tables[0].rows[0]]
-    assert first == ["study/table", "1", "–", "–", "–", "–", "1", "4", "4 of 4", "–", "4 min 08 s"]
+    assert first == ["study/table", "1", "–", "–", "–", "–", "–", "1", "4", "4 of 4", "–", "4 min 08 s"]
     # Both entries have the same runs, which count once.
     assert "All of them together took 4 min 08 s of training" in told.sentences[1]
     assert [cell.text for cell in told.tables[0].rows[1]][-3:] == ["0 of 4", "4", "–"]

@@ -316,6 +316,20 @@ def test_the_smallest_that_matches_is_judged_on_the_means_of_seeds(tmp_path: Pat
     assert read_number(none, "smallest_matching", tmp_path) == NoneFound()
 
 
+def test_equal_numbers_do_not_bear_out_that_one_is_more(tmp_path: Path) -> None:
+    study = load_study("rewinding", "smoke")
+    assert study is not None
+    entry = load_entry("rewinding/section-4.2")
+    ours = study.entries["section-4.2"].model_copy(deep=True)
+    for each in ours.parts:
+        each.measures["smallest_matching"] = Reading(smallest=Reading(of="nonzero"))
+    wide = [place for place in places(entry, ours, study) if place.at["model"] == "wideresnet20"]
+    kept = {1.0: 40, 0.2621: 40, 0.1678: 10, 0.1074: 10, 0.044: 10, 0.0281: 10}
+    lay_down([place for place in wide if place.at["steps"] in (0, 2)], tmp_path, kept)
+    first = rebuild(entry, study, ours, tmp_path).claims[0]
+    assert (first.at, first.than, first.verdict) == (0.2621, 0.2621, "equal, untested")
+
+
 def test_none_found_is_told_from_what_is_not_there(tmp_path: Path) -> None:
     study = load_study("rewinding", "smoke")
     assert study is not None

@@ -11,7 +11,6 @@ from gossamer.report.groups import Group
 from gossamer.report.views import RunView
 from gossamer.runs.timings import Call, Timings
 
-
 SAME_DENSITY = 1e-3
 """Densities so near are of one network, whose weights not all kinds of artifacts count alike."""
 

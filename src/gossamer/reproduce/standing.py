@@ -20,7 +20,13 @@ Verdict: TypeAlias = Literal[
 Outcomes: TypeAlias = Sequence[Sequence[int]]
 Numbers: TypeAlias = Mapping[tuple[str, str], Number | NoneFound | None]
 Judged: TypeAlias = Literal[
-    "holds", "broken", "undecided", "as claimed, untested", "not as claimed, untested", "not judged"
+    "holds",
+    "broken",
+    "undecided",
+    "as claimed, untested",
+    "equal, untested",
+    "not as claimed, untested",
+    "not judged",
 ]
 JUDGED: Sequence[Judged] = get_args(Judged)
 
@@ -242,11 +248,17 @@ def _held(claim: Claim, numbers: Numbers) -> Held:
 def _judge(at: Number, than: Number) -> tuple[Judged, str]:
     difference = at.value - than.value
     if at.right is None or than.right is None:
-        return ("as claimed, untested" if difference >= 0 else "not as claimed, untested"), "the means, without a test"
+        return _untested(difference), "the means, without a test"
     p_value, told = _tested(at, at.right, than, than.right)
     if p_value >= SURE:
         return "undecided", f"{told}, p = {p_value:.2g}"
     return ("holds" if difference > 0 else "broken"), f"{told}, p = {p_value:.2g}"
+
+
+def _untested(difference: float) -> Judged:
+    if difference == 0:
+        return "equal, untested"
+    return "as claimed, untested" if difference > 0 else "not as claimed, untested"
 
 
 def _tested(at: Number, right: Outcomes, than: Number, others: Outcomes) -> tuple[float, str]:
