@@ -347,6 +347,23 @@ def test_the_command_writes_a_folder_that_loads(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "other").exists()
     assert command(path, *given, "--expect-clean", 0.9, "-o", tmp_path / "other") == 2
     assert command(path, *given, "--mean", "a,b", "-o", tmp_path / "other") == 2
+    assert command(path, *given, "--data-option", "train_n=60", "-o", tmp_path / "other") == 2
+
+
+def test_a_folder_names_the_images_with_their_options_and_none_that_there_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    torch.manual_seed(0)
+    path = saved(tmp_path / "net.pth.tar", hydra(scored(lively(WideResNet()))))
+    given = ("--layout", "hydra", "--model", "wideresnet28", "--density", 0.05)
+    options = ("--data-option", "image_size=32", "--data-option", "cache_dir=here")
+    assert command(path, *given, "--data", "folder", *options, "-o", tmp_path / "net") == 0
+    named = gossamer.load(tmp_path / "net").manifest.data
+    assert named is not None
+    assert (named.name, dict(named.options)) == ("folder", {"image_size": 32})
+    assert command(path, *given, "--data", "cifra10", "-o", tmp_path / "other") == 2
+    assert "did you mean 'cifar10'?" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_of_another_depth_loads(tmp_path: Path):

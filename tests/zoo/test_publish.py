@@ -14,12 +14,15 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import gossamer
+from gossamer.attacks.registry import build as build_attack
 from gossamer.cli.main import main
 from gossamer.deploy import sparse_file
 from gossamer.deploy.export import KINDS
 from gossamer.errors import ConfigError, RunError
 from gossamer.models import build
 from gossamer.recipe.open import open_run
+from gossamer.report.retrace import made_again
+from gossamer.report.views import collect
 from gossamer.runs import RunFolder, atomic, lock, status
 from gossamer.sparsity.binary_weights import LATENT_SIGNS, Signs
 from gossamer.sparsity.factor_layers import FACTORISED, replace_layer
@@ -27,6 +30,7 @@ from gossamer.sparsity.noisy_weights import NOISY, WeightNoise, add_noise
 from gossamer.sparsity.random_switch import RANDOM_SWITCH, switched
 from gossamer.sparsity.slim import SLIM
 from gossamer.sparsity.targets import targets
+from gossamer.threat import ThreatModel
 from gossamer.zoo import hub
 from gossamer.zoo.publish import publish
 
@@ -135,6 +139,34 @@ def test_without_a_license_or_an_evaluation_the_card_says_so(run: Path, tmp_path
     assert "None was named" in card
     assert "No robust accuracy was measured" in card
     assert "model-index" not in matter_of(card)
+
+
+def test_the_card_of_a_network_measured_on_held_out_images_says_on_which(run: Path, tmp_path: Path):
+    copied = tmp_path / "tiny"
+    shutil.copytree(run, copied)
+    for path in (copied / "results").glob("*-n*.json"):
+        measured = atomic.read_json(path)
+        measured["dataset"]["part"] = "held_out"
+        measured["environment"]["command"] = "gossamer train of-the-run.yaml"
+        atomic.write_json(path, measured)
+    publish(copied, tmp_path / "net")
+    card = (tmp_path / "net/README.md").read_text()
+    assert "**No robust accuracy was measured on test images, but on held-out ones.**" in card
+    assert "No evaluation came with the run on test images, but on held-out ones: measure it" in card
+    # The folder names a data set, of which it has no held-out part.
+    assert "gossamer evaluate . " not in card
+    assert "gossamer train of-the-run.yaml" in card.split("What else was measured was measured on the run by:")[1]
+
+
+def test_every_attack_of_one_evaluation_has_its_command(run: Path, tmp_path: Path):
+    net = publish(run, tmp_path / "net")
+    attacks = [build_attack("fgsm", threat) for threat in (ThreatModel("linf", 0.1), ThreatModel("linf", 0.15))]
+    attacks.append(build_attack("pgd", ThreatModel("linf", 0.1), steps=2))
+    measured = gossamer.evaluate(net.module, net.images("test"), attacks, n=8)
+    fgsm, pgd = made_again(collect([run])[0], measured)
+    assert "--attack fgsm --norm linf --eps 0.1,0.15 " in fgsm
+    assert "--attack pgd --norm linf --eps 0.1 " in pgd
+    assert "--option steps=2" in pgd
 
 
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path):

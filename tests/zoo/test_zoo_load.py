@@ -73,6 +73,47 @@ def test_a_file_that_could_stand_for_a_part_is_refused(net: Path, name: str):
         load(net)
 
 
+def test_a_hidden_file_is_no_result(net: Path):
+    """Some file systems leave one beside every file; and nobody's forged result is taken for the network's."""
+    (first, *_) = sorted((net / "results").glob("*-n*.json"))
+    shutil.copy(first, net / "results" / ".forged.json")
+    (net / "results" / f"._{first.name}").write_bytes(b"\0\5")
+    assert len(load(net).evaluations) == 2
+
+
+def test_a_changed_folder_is_neither_reported_on_nor_compared(net: Path, tmp_path: Path, capsys):
+    def asked(*words: object) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        return int(stopped.value.code or 0)
+
+    page = tmp_path / "page.html"
+    assert asked("report", net, "-o", page) == 0
+    page.unlink()
+    (first, *_) = sorted((net / "results").glob("*-n*.json"))
+    first.write_text(first.read_text().replace("[", " [", 1))
+    for words in (("report", net, "-o", page), ("compare", net, net)):
+        assert asked(*words) == 2
+        assert f"error: {first}" in capsys.readouterr().err
+    assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--data", "digits"), "--data expected: none here"),
+        (("--data-option", "train_n=60"), "--data-option expected: none here"),
+        (("--weights", "net.safetensors"), "--weights expected: none here"),
+        (("--outputs", "probabilities"), "--outputs expected: none here"),
+    ],
+)
+def test_what_a_run_would_ignore_is_refused(run: Path, words: tuple[str, ...], told: str, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(run), "--attack", "fgsm", *words])
+    assert stopped.value.code == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_people_add_and_edit_is_no_harm(net: Path):
     (net / "README.md").write_text("my own words")
     (net / "LICENSE").write_text("yours")

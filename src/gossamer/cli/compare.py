@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gossamer.cli import options
+from gossamer.deploy.published import check_published
 from gossamer.errors import ConfigError
 from gossamer.recipe.compare import compare_each
 from gossamer.recipe.comparison import WIDTH
@@ -25,6 +27,7 @@ def compare(
 ) -> None:
     """Say what differs between two runs, or between several of each side: recipe, density, work, accuracies."""
     first, *others = _sides(sides or [], a or [], b or [])
+    check_published(chain(first, *others))
     found = compare_each(first, others)
     width = shutil.get_terminal_size((WIDTH, 0)).columns
     print("\n\n".join(one.text(width) for one in found))

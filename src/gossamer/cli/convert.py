@@ -1,13 +1,15 @@
 """`gossamer convert`: a checkpoint that others made in, one of the package's networks out, every tensor told."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gossamer.cli import options
 from gossamer.cli.subjects import read_options
-from gossamer.data.registry import load
+from gossamer.data.registry import check_source, load
+from gossamer.deploy.published import OF_A_MACHINE, Images
 from gossamer.errors import ConfigError
 from gossamer.zoo.convert import check_clean
 from gossamer.zoo.convert import convert as read
@@ -39,8 +41,11 @@ def convert(
     """Import a public checkpoint without unpickling: names, shapes, masks and, if asked, clean accuracy checked."""
     check_license(license)
     check_target(output, force=force)
-    if expect_clean is not None and data is None:
-        raise ConfigError("--expect-clean", expected="--data beside it", got="none", remedy="write --data cifar10, say")
+    given = read_options(tuple(data_option or ()), "--data-option")
+    images = _images(data, given)
+    if images is None and (expect_clean is not None or given):
+        flag = "--data-option" if expect_clean is None else "--expect-clean"
+        raise ConfigError(flag, expected="--data beside it", got="none", remedy="write --data cifar10, say")
     found = read(
         file,
         layout=layout,
@@ -52,12 +57,18 @@ def convert(
     print(found)
     measured = None
     if expect_clean is not None:
-        given = read_options(tuple(data_option or ()), "--data-option")
-        images = load(str(data), "test", data_dir=data_dir, **given)
-        measured = check_clean(found.module, images, expect_clean, n=n)
+        measured = check_clean(found.module, load(str(data), "test", data_dir=data_dir, **given), expect_clean, n=n)
         print(measured)
-    write_converted(found, output, checkpoint=file, license=license, data=data, measured=measured, force=force)
+    write_converted(found, output, checkpoint=file, license=license, data=images, measured=measured, force=force)
     print(f"written: {output}")
+
+
+def _images(data: str | None, options: Mapping[str, Any]) -> Images | None:
+    """Return what a folder says of its images; raises ConfigError for a data set or an option that there is not."""
+    if data is None:
+        return None
+    check_source(data, options)
+    return Images(name=data, options={name: value for name, value in options.items() if name not in OF_A_MACHINE})
 
 
 def _channels(flag: str, text: str | None) -> list[float] | None:

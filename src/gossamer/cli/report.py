@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gossamer.deploy.published import check_published
 from gossamer.report import write
 
 
@@ -17,4 +18,5 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="the page to write")] = Path("report.html"),
 ) -> None:
     """Draw runs on one page that needs no network: what was run, what came out, how to repeat it."""
+    check_published(runs)
     print(write(runs, output, records=records or ()))

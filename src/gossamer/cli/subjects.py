@@ -65,8 +65,8 @@ class Source:
     """The options that name a subject and its twin, in plain values that can be sent to another process.
 
     run: a run folder, a published folder or an artifact, any .onnx file included; trust: that a .c or .pt2 one, or a
-    published network's own factory, may run code. Raises
-    ConfigError where both or neither of run and model are given.
+    published network's own factory, may run code. Raises ConfigError where both or neither of run and model are given,
+    and for an option that would be ignored.
     """
 
     run: Path | None
@@ -89,6 +89,20 @@ class Source:
                 got="none" if self.run is None else "both",
                 remedy="give one of them",
             )
+        for flag, remedy in self._unused().items():
+            raise ConfigError(flag, expected="none here", got="one", remedy=remedy)
+
+    def _unused(self) -> dict[str, str]:
+        """Return the options that would be ignored, each with what to do instead."""
+        if self.run is None:
+            return {}
+        told = {"--weights": "leave it out: what is named has its own weights"}
+        if self.file is None:
+            told["--outputs"] = "leave it out: a run's network returns logits"
+        if self.run.is_dir() and self.published is None and self.file is None:
+            of_run = "leave it out: a run is measured on its own images; publish it to measure it on others"
+            told |= {"--data": of_run, "--data-option": of_run}
+        return {flag: remedy for flag, remedy in told.items() if self.flags[flag]}
 
     @property
     def file(self) -> Path | None:

@@ -1,7 +1,7 @@
 """What does a published folder say of itself? One checked record: its network, its images, and every file's digest."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -141,6 +141,13 @@ def verify_files(folder: Path, manifest: Manifest, *, within: Path | None = None
         known = name in manifest.files or name == NAME or path.name.startswith(".")
         if not known and path.suffix.lower() in READ_AS_DATA:
             raise _damaged(path, f"no file beside those that {NAME} names", "one that could be taken for its part")
+
+
+def check_published(paths: Iterable[Path]) -> None:
+    """Raise DataError for a published folder among paths whose files are not those of its manifest."""
+    for path in paths:
+        if is_published(path):
+            verify_files(path, read_manifest(path))
 
 
 def read_weights(folder: Path, storage: Storage) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from gossamer.errors import ConfigError, GossamerError, RunError
 from gossamer.recipe.load import load_recipe, read_fields
-from gossamer.runs import RunFolder, atomic, lock, status
+from gossamer.runs import RunFolder, atomic, lock, records, status
 from gossamer.runs.results import Evaluation, Interval
 from gossamer.threat import ThreatModel
 
@@ -233,7 +233,7 @@ def _measured(run: RunFolder, notes: list[str]) -> _Measured:
     accuracies: dict[str, Measure] = {}
     counted: dict[int, tuple[float, int]] = {}
     others = ("network", "audit")
-    for path in sorted(run.results.glob("*.json")):
+    for path in records.files(run.results):
         if path.stem in others or path.stem.startswith("protocol-"):
             continue
         try:

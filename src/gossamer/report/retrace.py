@@ -1,10 +1,12 @@
 """How is a number of the page measured again? The commands, as records keep them or from what they say."""
 
 import shlex
+from collections.abc import Sequence
+from typing import Any
 
 from gossamer.report import parts
 from gossamer.report.views import RunView
-from gossamer.runs.results import Evaluation
+from gossamer.runs.results import AttackOutcome, Evaluation
 from gossamer.threat import format_eps
 
 # Pages are drawn from records alone, without the attacks; a test holds these names against theirs.
@@ -42,26 +44,30 @@ def commands(view: RunView) -> list[str]:
 
 
 def evaluate_commands(view: RunView, evaluation: Evaluation) -> tuple[str, ...]:
-    """Return the command that an evaluation was made by, else one that makes it again; none where neither is known."""
-    kept = parts.commands(evaluation.environment)
-    return kept or tuple(filter(None, [made_again(view, evaluation)]))
+    """Return the commands that an evaluation was made by, else those that make it again, as far as they are known."""
+    return parts.commands(evaluation.environment) or made_again(view, evaluation)
 
 
-def made_again(view: RunView, evaluation: Evaluation) -> str | None:
-    """Return a command that evaluates as a record says, None where its attack has no name that could be asked for.
+def made_again(view: RunView, evaluation: Evaluation) -> tuple[str, ...]:
+    """Return commands that evaluate as a record says, one for each of its attacks that has a name to ask for it by."""
+    alike: dict[tuple[str, str, str], list[AttackOutcome]] = {}
+    for outcome in evaluation.attacks:
+        alike.setdefault((outcome.attack, outcome.norm, str(_options(outcome))), []).append(outcome)
+    return tuple(_again(view, evaluation, each) for each in alike.values() if each[0].attack in ASKED_BY_NAME)
 
-    A preset such as pgd-50-10 says its options itself.
-    """
-    first = next(iter(evaluation.attacks), None)
-    if first is None or first.attack not in ASKED_BY_NAME:
-        return None
-    radii = ",".join(format_eps(outcome.eps) for outcome in evaluation.attacks if outcome.attack == first.attack)
+
+def _again(view: RunView, evaluation: Evaluation, outcomes: Sequence[AttackOutcome]) -> str:
+    first, radii = outcomes[0], ",".join(format_eps(outcome.eps) for outcome in outcomes)
     flags = ["--attack", first.attack, "--norm", first.norm, "--eps", radii, "--seed", str(evaluation.seed)]
     if evaluation.dataset.part != "test":
         flags += ["--part", evaluation.dataset.part]
     if evaluation.dataset.selection != "all":
         flags += ["--n", str(evaluation.n)]
-    told = {} if first.attack.startswith("pgd-") else first.parameters
-    options = {name: value for name, value in told.items() if name not in ("type", "threat") and value is not None}
-    flags += [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+    flags += [word for name, value in _options(first).items() for word in ("--option", f"{name}={value}")]
     return shlex.join(["gossamer", "evaluate", str(view.path), *flags])
+
+
+def _options(outcome: AttackOutcome) -> dict[str, Any]:
+    """Return the options that an attack had; a preset such as pgd-50-10 says them itself."""
+    told = {} if outcome.attack.startswith("pgd-") else outcome.parameters
+    return {name: value for name, value in told.items() if name not in ("type", "threat") and value is not None}

@@ -71,7 +71,7 @@ def read_measured(path: Path) -> Measured:
 
 def measured_files(run: RunFolder) -> list[Path]:
     """Return the files under results/ that are audits or protocols of any version, by name."""
-    return [path for path in sorted(run.results.glob("*.json")) if _family(_schema_of(path)) in KINDS]
+    return [path for path in records.files(run.results) if _family(_schema_of(path)) in KINDS]
 
 
 def _schema_of(path: Path) -> str:

@@ -83,7 +83,7 @@ def read(run: RunFolder, name: str) -> Panel:
 
 def names(run: RunFolder) -> list[str]:
     """Return the names of the run's panels, sorted."""
-    return sorted(path.stem for path in run.panel.glob("*.json"))
+    return sorted(path.stem for path in records.files(run.panel))
 
 
 def _check(panel: Panel) -> None:

@@ -46,6 +46,11 @@ def read(kind: type[Record], path: Path) -> Record:
     return from_json(kind, atomic.read_json(path), subject=str(path))
 
 
+def files(folder: Path) -> list[Path]:
+    """Return the JSON files of a folder by name; those that are hidden, as file systems leave some, are no records."""
+    return [path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")]
+
+
 def write(path: Path, record: object) -> None:
     """Write a record as JSON, atomically; raises RunError where the file system refuses."""
     atomic.write_json(path, to_json(record))

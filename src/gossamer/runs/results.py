@@ -261,7 +261,7 @@ def read_network(run: RunFolder) -> Network:
 
 def evaluation_files(run: RunFolder) -> list[Path]:
     """Return the files under results/ that are evaluations of any version, or too damaged to tell, by name."""
-    return [path for path in sorted(run.results.glob("*.json")) if _may_be_evaluation(path)]
+    return [path for path in records.files(run.results) if _may_be_evaluation(path)]
 
 
 def _may_be_evaluation(path: Path) -> bool:

@@ -76,5 +76,5 @@ def holds_timings(path: Path) -> bool:
 
 def timing_files(run: RunFolder) -> list[Path]:
     """Return the benches that lie under a run's results/ and artifacts/, by name."""
-    found = [*sorted(run.results.glob("*.json")), *sorted(run.artifacts.glob("*.json"))]
+    found = [*records.files(run.results), *records.files(run.artifacts)]
     return [path for path in found if holds_timings(path)]

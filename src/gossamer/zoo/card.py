@@ -136,7 +136,7 @@ def _claim(view: RunView, manifest: Manifest) -> str:
     said = f"`{manifest.network.name}`{data}, {trained}{threat}; {kept} ({density})."
     headline = view.headline
     if headline is None:
-        return f"{_line(said)} **No robust accuracy was measured.**"
+        return f"{_line(said)} **No robust accuracy was measured{_elsewhere(view)}.**"
     robust = f"{words.percent(headline.robust_accuracy)} {words.brackets(headline.interval)}"
     clean = f"{words.percent(headline.clean_accuracy)} {words.brackets(headline.clean_interval)}"
     return f"{_line(said)} **Robust accuracy {robust} under {words.headline_conditions(headline)}; clean {clean}.**"
@@ -186,15 +186,21 @@ def _cautions(view: RunView) -> list[str]:
     noted = [notice.text for one in view.evaluations for notice in one.notices]
     cautions = [_line(each) for each in (*caveats([view], view.measured), *dict.fromkeys(noted))]
     if view.headline is None:
-        cautions.append("No evaluation came with the run: measure it before you rely on it.")
+        cautions.append(f"No evaluation came with the run{_elsewhere(view)}: measure it before you rely on it.")
     return cautions
+
+
+def _elsewhere(view: RunView) -> str:
+    """Return what to add where nothing was measured on test images, but on others."""
+    others = dict.fromkeys(one.dataset.part.replace("_", "-") for one in view.evaluations if one.attacks)
+    return f" on test images, but on {' and '.join(others)} ones" if others else ""
 
 
 def _commands(view: RunView, measured: Sequence[tuple[Evaluation, str]]) -> str:
     train = ["gossamer train recipe.yaml --out again"]
-    again = [(one, retrace.made_again(view, one)) for one, _ in measured]
-    attacks = [command for _, command in again if command is not None]
-    elsewhere = [one.environment for one, command in again if command is None]
+    again = [(one, retrace.made_again(view, one) if one.dataset.part == "test" else ()) for one, _ in measured]
+    attacks = [command for _, made in again for command in made]
+    elsewhere = [one.environment for one, made in again if not made]
     environments = [*elsewhere, *(each.environment for each in view.measured)]
     others = [command for each in environments for command in commands(each)]
     lines = ["## Measuring it again", "", "In this folder:", "", "```sh", *train, *attacks, "```"]

@@ -31,13 +31,13 @@ def write_converted(
     *,
     checkpoint: Path,
     license: str | None = None,  # noqa: A002
-    data: str | None = None,
+    data: Images | None = None,
     measured: str | None = None,
     force: bool = False,
 ) -> None:
     """Write a converted network, atomically: a .safetensors file of plain tensors, or a folder for `gossamer.load`.
 
-    checkpoint: where it came from, whose digest the folder names; data: the data set it classifies, where that is
+    checkpoint: where it came from, whose digest the folder names; data: the images it classifies, where they are
     known; measured: its clean accuracy in words. Raises ConfigError for a place that is taken.
     """
     check_target(target, force=force)
@@ -54,7 +54,7 @@ def write_converted(
 
 
 def _manifest(
-    converted: Converted, network: Network, stored: Storage, name: str, data: str | None, remarks: tuple[str, ...]
+    converted: Converted, network: Network, stored: Storage, name: str, data: Images | None, remarks: tuple[str, ...]
 ) -> Manifest:
     size, channels = int(converted.options["image_size"]), int(converted.options["in_channels"])
     return Manifest(
@@ -64,7 +64,7 @@ def _manifest(
         kind="same-keys",
         image_shape=(channels, size, size),
         classes=int(converted.options["num_classes"]),
-        data=Images(name=data) if data is not None else None,
+        data=data,
         dense_weights=converted.weights,
         nonzero=converted.nonzero,
         density=converted.nonzero / converted.weights,

@@ -13,7 +13,7 @@ from gossamer.errors import ConfigError, RunError
 from gossamer.evaluation.subject import count_weights, of_parent
 from gossamer.plugins import is_reference
 from gossamer.recipe.open import OpenRun, open_run
-from gossamer.runs import RunFolder, atomic, lock, results, status
+from gossamer.runs import RunFolder, atomic, lock, records, results, status
 from gossamer.runs.measured import measured_files, read_measured
 from gossamer.sparsity.factor_layers import FACTORISED
 from gossamer.sparsity.forms import DENSE
@@ -153,7 +153,7 @@ def _copy_records(run: RunFolder, target: Path) -> None:
             atomic.copy(source, copy)
     if run.metrics.exists():
         atomic.copy(run.metrics, there.metrics)
-    for path in sorted(run.results.glob("*.json")):
+    for path in records.files(run.results):
         atomic.copy(path, there.results / path.name)
 
 
