@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gossamer.data import from_tensors
 from gossamer.errors import ConfigError
+from gossamer.methods.registry import METHODS
 from gossamer.recipe.build import build_data, build_phases
 from gossamer.recipe.description import describe
 from gossamer.recipe.identity import phase_keys
@@ -138,6 +139,17 @@ def test_raising_a_version_leaves_no_stale_phase(path: str, changes: bool, monke
     monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {**SEMANTICS, path: 2})
     after = keys()
     assert (before[1] != after[1]) == changes
+
+
+@pytest.mark.parametrize("method", ["dense", "random", "magnitude"])
+def test_raising_a_method_that_its_phases_do_not_name_makes_new_phases(method: str, monkeypatch: pytest.MonkeyPatch):
+    """Else what is stored would be done for a sweep, and of another version for whoever reads it."""
+    density = {} if method == "dense" else {"density": 0.5}
+    values = {**MINIMAL, "method": {"name": method, **density}}
+    before = keys(values=values)
+    module = METHODS[method].make.__module__
+    monkeypatch.setattr("gossamer.recipe.semantics.SEMANTICS", {**SEMANTICS, module: 2})
+    assert keys(values=values)[-1] != before[-1]
 
 
 # What a recipe says to have a part in it, where that is no method of its own.

@@ -196,6 +196,27 @@ def test_trials_of_another_search_are_not_mixed(undisturbed: Path):
     assert trials(undisturbed, name="other") == []
 
 
+def test_trials_of_one_storage_are_gone_on_with_in_one_store(tmp_path: Path):
+    """The lock lies in the store, and two of them may reach one database."""
+    search = load_search({**SEARCH, "storage": f"sqlite:///{tmp_path / 'trials.db'}"})
+    ran: list[str] = []
+
+    class Interrupting(Here):
+        def submit(self, task: Task) -> Any:
+            ran.append(task.id)
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_search(search, tmp_path / "one", Interrupting(), tell=quiet)
+    assert len(ran) == 2
+    with pytest.raises(RunError, match="expected the store in which its trials began"):
+        run_search(search, tmp_path / "other", Interrupting(), tell=quiet)
+    assert len(ran) == 2
+    # To look is not to go on.
+    assert len(saved_trials(search, tmp_path / "other")) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

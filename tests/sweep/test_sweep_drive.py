@@ -233,9 +233,24 @@ def test_protocols_that_come_further_are_not_counted(tmp_path: Path):
 
 def test_a_worker_whose_work_is_nowhere_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "is_done", lambda _task: False)
+    monkeypatch.setattr(room, "UNSEEN", 0.0)
     outcome = drive(graph(DIAMOND), str(tmp_path), Hands(lambda _task, _attempt: DONE), tell=told)
     assert list(outcome.failed) == ["phase-0"]
     assert "does its worker reach the same store?" in outcome.failed["phase-0"]
+
+
+def test_what_a_worker_stored_may_be_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    looks: dict[str, int] = {}
+
+    def late(task: Task) -> bool:
+        looks[task.id] = looks.get(task.id, 0) + (task.id in STORED)
+        return looks[task.id] > 5
+
+    monkeypatch.setattr(room, "is_done", late)
+    hands = Hands(lambda _task, _attempt: DONE)
+    outcome = drive(graph(DIAMOND), str(tmp_path), hands, tell=told)
+    assert outcome.complete
+    assert len(hands.log) == len(set(hands.log)) == 10
 
 
 def test_a_failure_is_not_tried_again(tmp_path: Path):

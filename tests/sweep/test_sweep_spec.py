@@ -124,6 +124,16 @@ def test_an_axis_of_recipes_takes_the_place_of_the_base_and_what_is_set_holds_in
     assert str(cases[0]) == "run=bcs, density=0.1"
 
 
+def test_recipes_of_an_axis_lie_beside_the_sweep_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "mine.yaml").write_text(yaml.safe_dump(small(method={"name": "random", "density": 0.3})))
+    axes = {"run": {"recipes": {"mine": "mine.yaml", "bcs": "bcs/digits-90"}}}
+    (tmp_path / "grids" / "grid.yaml").write_text(yaml.safe_dump({"axes": axes}, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    mine, bcs = expand(load_sweep("grids/grid.yaml"))
+    assert (mine.recipe.method.options["density"], bcs.recipe.method.name) == (0.3, "bcs")
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -244,7 +244,37 @@ def test_epochs_that_another_sweep_asked_for_stay(tmp_path: Path):
         perform(phase_task(replace(node, publish=(epoch,)), str(tmp_path)))
     record = Store(str(tmp_path)).find(node.key)
     assert record is not None
-    assert room.published(record) == [1, 2]
+    assert set(record.states) == {"train.end", "train.epoch-1", "train.epoch-2"}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_of_two_who_finish_a_phase_at_a_url_the_first_counts_and_the_second_adds_what_it_lacks(
+    at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nobody can be kept from training the same there, and others may have begun from the first one's states."""
+    node = next(iter(planned().phases.values()))
+    root = f"memory://{tmp_path.name}/bucket"
+    perform(replace(phase_task(node, root), publish=(1,)))
+    first = Store(root).find(node.key)
+    assert first is not None
+    find, looks = Store.find, iter([None] * 3 if at_once else [])
+    monkeypatch.setattr(Store, "find", lambda self, key, states=(): next(looks, find(self, key, states)))
+    perform(replace(phase_task(node, root), publish=(1, 2)))
+    monkeypatch.undo()
+    both = Store(root).find(node.key)
+    assert both is not None
+    assert set(both.states) == {"train.end", "train.epoch-1", "train.epoch-2"}
+    assert {name: file.name for name, file in both.states.items() if name in first.states} == {
+        name: file.name for name, file in first.states.items()
+    }
+    assert (both.stored, both.metrics) == (first.stored, first.metrics)
+    # A third who adds nothing leaves nothing.
+    files = Store(root).files.within(f"phases/{node.key}")
+    looks = iter([None] * 3)
+    monkeypatch.setattr(Store, "find", lambda self, key, states=(): next(looks, find(self, key, states)))
+    perform(replace(phase_task(node, root), publish=(2,)))
+    assert Store(root).find(node.key) == both
+    assert Store(root).files.within(f"phases/{node.key}") == files
 
 
 def test_an_epoch_that_training_never_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -267,13 +297,14 @@ def test_a_run_of_other_phases_is_made_anew(tmp_path: Path, monkeypatch: pytest.
     assert not is_done(run_task(before, str(tmp_path)))
 
 
-def test_a_run_is_evaluated_anew_on_other_test_images(tmp_path: Path):
+def test_a_run_is_evaluated_anew_on_other_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     graph = planned(seed={"seeds": 1})
     done_all(graph, tmp_path)
     (run,) = graph.runs
     other = run_task(replace(run, images="of a test image that moved"), str(tmp_path))
     assert is_done(run_task(run, str(tmp_path)))
     assert not is_done(other)
+    monkeypatch.setattr("gossamer.recipe.identity.images_key", lambda _parts: "of a test image that moved")
     (tmp_path / "runs" / run.name / "results" / "stale.json").write_text("{}")
     assert perform(other) == "done"
     assert is_done(other)
@@ -363,7 +394,50 @@ def test_a_machine_that_would_train_something_else_refuses(tmp_path: Path, monke
         perform(task)
 
 
-def test_a_phase_waits_for_its_parents(tmp_path: Path):
+def test_a_machine_that_would_evaluate_on_other_images_refuses(
+    finished: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And leaves a folder in which one that has them goes on."""
+    graph, before = finished
+    shutil.copytree(before / "phases", tmp_path / "phases")
+    task = run_task(graph.runs[0], str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("gossamer.recipe.identity.images_key", lambda _parts: "others")
+        with pytest.raises(RunError, match="images to evaluate on: expected those that were planned"):
+            perform(task)
+    assert not is_done(task)
+    assert perform(task) == "done"
+
+
+def test_a_phase_goes_on_where_test_images_changed_which_it_never_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    task = phase_task(next(iter(planned().phases.values())), str(tmp_path))
+    monkeypatch.setattr(Store, "publish", None)
+    with pytest.raises(TypeError):
+        perform(task)
+    monkeypatch.undo()
+    env = tmp_path / "work" / task.key / "env.json"
+    about = atomic.read_json(env)
+    about["data"]["test"] = "of a test image that moved"
+    atomic.write_json(env, about)
+    assert perform(task) == "done"
+
+
+def test_a_phase_that_another_machine_finished_is_waited_for(
+    finished: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """File systems of networks show late what is there."""
+    graph, before = finished
+    shutil.copytree(before / "phases", tmp_path / "phases")
+    slept: list[float] = []
+    monkeypatch.setattr(room.time, "sleep", slept.append)
+    find, looks = Store.find, iter([None] * 3)
+    monkeypatch.setattr(Store, "find", lambda self, key, states=(): next(looks, find(self, key, states)))
+    assert perform(run_task(graph.runs[0], str(tmp_path))) == "done"
+    assert slept == [room.POLL] * 3
+
+
+def test_a_phase_waits_for_its_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "UNSEEN", 0.0)
     _, sparse, *_ = planned().phases.values()
     with pytest.raises(RunError, match="the phases before it"):
         perform(phase_task(sparse, str(tmp_path)))

@@ -22,7 +22,9 @@ from gossamer.training.ranks import of_environment
 ENGINES = ("local", "ray", "slurm")
 
 Name: TypeAlias = Annotated[str, typer.Option(help=f"who runs tasks: {', '.join(ENGINES)}")]
-Slots: TypeAlias = Annotated[int | None, typer.Option(help="tasks at a time; by default one a core, or one a GPU")]
+Slots: TypeAlias = Annotated[
+    int | None, typer.Option(help="tasks at a time; by default one a core, or one a GPU; of slurm 64 jobs")
+]
 Gpus: TypeAlias = Annotated[
     str | None, typer.Option(help="devices that local tasks share, with commas, as 0,1; by default all there are")
 ]

@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def reproduce(
     data_dir: options.DataDir = None,
 ) -> None:
     """Rebuild published tables and figures: what was printed and what we reached; stopped, the command goes on."""
+    began = time.monotonic()
     engines.check_alone("reproduce")
     chosen = cast("Scale", one_of("--scale", scale, SCALES))
     _check_minutes(minutes)
@@ -88,7 +90,7 @@ def reproduce(
             return
         hands = engines.make_engine(engine, str(root), slots, gpus, given)
         status = LEFT
-        with engines.stoppable(), _limited(minutes):
+        with engines.stoppable(), _limited(minutes, began):
             outcome = drive(graph, str(root), hands, data_dir=engines.absolute(data_dir), attempts=attempts)
             print(ended(outcome, graph, str(root)))
             status = int(not outcome.complete or bool(graph.left_out))
@@ -109,7 +111,7 @@ def reproduce(
 def _tell_left_out(graph: Plan) -> None:
     """Print which runs cannot be planned here, by why; raises ConfigError where none can."""
     reasons: dict[str, list[str]] = {}
-    for case, why in graph.left_out.items():
+    for case, why in graph.left_out:
         reasons.setdefault(why, []).append(case)
     for why, cases in reasons.items():
         print(f"left out, {len(cases)} runs such as {cases[0]}: {why}", file=sys.stderr)
@@ -227,8 +229,8 @@ def _check_minutes(minutes: float | None) -> None:
 
 
 @contextmanager
-def _limited(minutes: float | None) -> Generator[None]:
-    """Stop what is inside after so many minutes, as Ctrl-C would, and go on with what comes after it."""
+def _limited(minutes: float | None, began: float) -> Generator[None]:
+    """Stop what is inside so many minutes after it began, as Ctrl-C would, and go on with what comes after it."""
     if minutes is None:
         yield
         return
@@ -238,7 +240,7 @@ def _limited(minutes: float | None) -> Generator[None]:
         over.set()
         signal.pthread_kill(inside, signal.SIGINT)
 
-    timer = threading.Timer(60 * minutes, stop)
+    timer = threading.Timer(max(0.0, 60 * minutes - (time.monotonic() - began)), stop)
     timer.daemon = True
     # A script's background commands are born deaf to it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -115,4 +115,4 @@ def ended(outcome: Outcome, graph: Plan, root: str) -> str:
     if outcome.blocked:
         lines.append(f"{len(outcome.blocked)} tasks wait for those: mend the cause, and run the same command again")
     runs = sum(f"run-{run.name}" in set(outcome.done) for run in graph.runs)
-    return "\n".join([*lines, f"{runs} of {len(graph.runs)} runs in {Path(root) / 'runs'}"])
+    return "\n".join([*lines, f"{runs} of {len(graph.runs)} runs in {root.rstrip('/')}/runs"])

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gossamer.data import DataSet
+from gossamer.errors import RunError
 from gossamer.methods.registry import METHODS
 from gossamer.models.registry import MODELS
 from gossamer.objectives.registry import OBJECTIVES
@@ -18,7 +19,7 @@ from gossamer.recipe.build import Parts, build_model, model_options
 from gossamer.recipe.description import Plain, describe
 from gossamer.recipe.schema import Recipe
 from gossamer.recipe.semantics import semantics, shared
-from gossamer.training.phases import Phase
+from gossamer.training.phases import PRETRAIN, Phase
 
 _DIGITS = 24
 # Publishing a state does not change it: phases that differ in this alone are one, which publishes for them all.
@@ -52,15 +53,33 @@ def identify(
         "numeric": [machine.precision, machine.channels_last, machine.compile],
         "semantics": dict(sorted(shared().items())),
     }
+    said = [_said(phase) for phase in phases]
+    named = {*_named(common), *chain.from_iterable(map(_named, said))}
+    silent = {path: version for path, version in _raised(recipe).items() if not _any_within(path, named)}
     keys: list[str] = []
-    named = set(_named(common))
-    for phase in phases:
-        said: dict[str, Plain] = {
-            field.name: describe(getattr(phase, field.name)) for field in fields(phase) if field.name not in _SILENT
-        }
-        keys.append(_digest({**common, "phase": said, "parents": list[Plain](keys)}))
-        named |= set(_named(said))
+    for phase, own in zip(phases, said, strict=True):
+        unnamed = {"unnamed": dict[str, Plain](silent)} if silent and phase.name != PRETRAIN else {}
+        keys.append(_digest({**common, "phase": own, "parents": list[Plain](keys), **unnamed}))
     return Identity(keys=keys, named=tuple(sorted(named)))
+
+
+def _said(phase: Phase) -> dict[str, Plain]:
+    return {field.name: describe(getattr(phase, field.name)) for field in fields(phase) if field.name not in _SILENT}
+
+
+def _raised(recipe: Recipe) -> dict[str, int]:
+    """Return the versions of a recipe's method and objective that were raised; plain phases may name neither."""
+    return {path: semantics(path) for path in _modules(recipe) if semantics(path) > 1}
+
+
+def _any_within(path: str, named: Iterable[str]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for name in named)
+
+
+def _modules(recipe: Recipe) -> list[str]:
+    """Return the modules of a recipe's method and objective, of those that are the package's own."""
+    found = METHODS.get(recipe.method.name), OBJECTIVES.get(recipe.objective.name)
+    return [entry.make.__module__ for entry in found if entry is not None]
 
 
 def phase_keys(
@@ -75,15 +94,25 @@ def images_key(parts: Parts) -> str:
     return _digest({"test": describe(parts.test), "held_out": describe(parts.held_out)})
 
 
+def check_images(parts: Parts, planned: str) -> None:
+    """Raise RunError where a machine would judge networks on other images than were planned."""
+    mine = images_key(parts)
+    if mine != planned:
+        raise RunError(
+            "images to evaluate on",
+            expected=f"those that were planned, of key {planned}",
+            got=f"others, of key {mine}",
+            remedy="give every machine the same, or plan the sweep again",
+        )
+
+
 def versions_of(recipe: Recipe, named: Iterable[str] = ()) -> dict[str, int]:
     """Return the versions of the arithmetic that a recipe names: its method's, its objective's, and all that is shared.
 
     named: paths of what else it computes with, as `identify` found them. Told without any data, so that what was made
     before can be held against what would be made now.
     """
-    method, objective = METHODS.get(recipe.method.name), OBJECTIVES.get(recipe.objective.name)
-    modules = [entry.make.__module__ for entry in (method, objective) if entry is not None]
-    return {**shared(), **{path: semantics(path) for path in (*modules, *named)}}
+    return {**shared(), **{path: semantics(path) for path in (*_modules(recipe), *named)}}
 
 
 def _named(value: Plain) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from gossamer.evaluation.panel import make_panel
 from gossamer.evaluation.shards import WHOLE, Shard, merge
 from gossamer.evaluation.standing import Progress as Standings
 from gossamer.recipe.build import build_evaluation_attacks, build_model, build_threat, check
-from gossamer.recipe.identity import phase_keys
+from gossamer.recipe.identity import check_images, phase_keys
 from gossamer.recipe.load import load_recipe, run_name, to_yaml
 from gossamer.recipe.open import OpenRun
 from gossamer.recipe.schema import Evaluation, Recipe
@@ -52,6 +52,7 @@ def train(
     out: Path | str | None = None,
     data_dir: Path | None = None,
     track: Sequence[str] = (),
+    images: str | None = None,
     allow_numeric_drift: bool = False,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
@@ -59,15 +60,24 @@ def train(
     """Train a recipe to its end and evaluate it; returns the open run.
 
     out: the run folder, by default runs/NAME; track: trackers beside the recipe's. A run that was stopped goes on from
-    its last checkpoint, one that is done is only evaluated where an evaluation is missing. Raises ConfigError before
-    anything starts, RunError for what stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
+    its last checkpoint, one that is done is only evaluated where an evaluation is missing. images: what identifies
+    those to evaluate on (`recipe.identity`), for whoever was told it elsewhere. Raises ConfigError before anything
+    starts, RunError for what stops a run, and `gossamer.training.interruption.Interrupted` after a signal.
     Under torchrun, its processes train the run together: each takes its part of every batch, the first one writes, and
     all return the open run. ranks: this process's place among them, by default as torchrun's environment says.
     """
     chosen = with_trackers(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings), track)
     path = Path(out) if out is not None else Path("runs") / run_name(chosen)
     together = join(chosen.machine.device) if ranks is None else ranks
-    with _begun(chosen, path, data_dir, progress, together, tracks=True) as begun, begun.job.tracking as tracked:
+
+    def check_planned(run: OpenRun, _phases: Sequence[Phase], _unlabelled: Mapping[str, str] | None) -> None:
+        if images is not None:
+            check_images(run.parts, images)
+
+    with (
+        _begun(chosen, path, data_dir, progress, together, check_planned, tracks=True) as begun,
+        begun.job.tracking as tracked,
+    ):
         begun.train(begun.phases, allow_drift=allow_numeric_drift)
         _judge(begun.run, begun.job.place, begun.job.progress)
         tracked.results(results(begun.run.folder))
@@ -90,14 +100,19 @@ def train_one(
     it gives beside its own. Nothing is evaluated, nor tracked, since a phase may be of many runs. Raises what `train`
     raises, and RunError where this machine would train a phase of another key.
     """
-    with _begun(recipe, out, data_dir, progress, ALONE) as begun:
-        if key is not None and (mine := begun.keys()[index]) != key:
-            raise RunError(
-                f"phase {begun.phases[index].name}",
-                expected=f"the phase that was planned, of key {key}",
-                got=f"one of key {mine}: other data, another teacher or another version of the package here",
-                remedy="give every machine the same, or plan the sweep again",
-            )
+
+    def check_planned(run: OpenRun, phases: Sequence[Phase], unlabelled: Mapping[str, str] | None) -> None:
+        if key is None or (mine := phase_keys(recipe, phases, run.parts, unlabelled)[index]) == key:
+            return
+        raise RunError(
+            f"phase {phases[index].name}",
+            expected=f"the phase that was planned, of key {key}",
+            got=f"one of key {mine}: other data, another teacher or another version of the package here",
+            remedy="give every machine the same, or plan the sweep again",
+        )
+
+    # A key says itself on which images a phase is trained, and it is trained alike whatever it is evaluated on.
+    with _begun(recipe, out, data_dir, progress, ALONE, check_planned, same_images=key is None) as begun:
         *before, last = begun.phases[: index + 1]
         asked = replace(last, publish=tuple(sorted({*last.publish, *publish})))
         begun.train((*before, asked), allow_drift=True, ships=False)
@@ -111,11 +126,6 @@ class _Begun:
     run: OpenRun
     phases: Sequence[Phase]
     job: Job
-    unlabelled: Mapping[str, str] | None
-
-    def keys(self) -> list[str]:
-        """Return what identifies each phase."""
-        return phase_keys(self.run.recipe, self.phases, self.run.parts, self.unlabelled)
 
     def train(self, phases: Sequence[Phase], *, allow_drift: bool, ships: bool = True) -> None:
         """Train phases; every step seeds the global generator, and the caller's own draws go on where they were."""
@@ -131,9 +141,21 @@ class _Begun:
 
 @contextmanager
 def _begun(
-    chosen: Recipe, path: Path, data_dir: Path | None, progress: Progress | None, ranks: Ranks, *, tracks: bool = False
+    chosen: Recipe,
+    path: Path,
+    data_dir: Path | None,
+    progress: Progress | None,
+    ranks: Ranks,
+    check_planned: Callable[[OpenRun, Sequence[Phase], Mapping[str, str] | None], None],
+    *,
+    tracks: bool = False,
+    same_images: bool = True,
 ) -> Generator[_Begun]:
-    """Check everything, then hold the run folder and say what the run is."""
+    """Check everything, then hold the run folder and say what the run is.
+
+    check_planned: raises where the run, its phases or its pseudo-labels are not what somebody else planned;
+    same_images: refuse others than the folder began with.
+    """
     shown = progress if progress is not None and ranks.first else Silent()
     check(chosen)
     machine = chosen.machine
@@ -155,6 +177,7 @@ def _begun(
     if not RunFolder(path).recipe.exists():
         rehearse(phases, lambda: build_model(chosen, prepared.parts.train), prepared.parts.train)
     unlabelled = open_source(chosen, prepared.parts.train, path, data_dir)
+    check_planned(prepared, phases, unlabelled.checksums if unlabelled else None)
     about = environment(where.device, precision=machine.precision, compiled=machine.compile, processes=ranks.world)
     with ExitStack() as held:
         with ranks.first_then_others():
@@ -163,7 +186,7 @@ def _begun(
                 held.enter_context(lock.writer(folder))
             images = {**_checksums(prepared), **(unlabelled.checksums if unlabelled else {})}
             began = {**about, "data": images, **({} if start is None else {"start": start.record})}
-            _begin_folder(folder, chosen, began, writes=ranks.first)
+            _begin_folder(folder, chosen, began, writes=ranks.first, same_images=same_images)
             labelled = unlabelled.dataset(prepared.parts.train, where) if unlabelled else None
         held.enter_context(shown)
         if labelled is not None and (told := missing_classes(labelled)) is not None:
@@ -179,14 +202,16 @@ def _begun(
             tracking=tracking(trackers, folder, chosen, shown.note),
             unlabelled=labelled,
         )
-        labels = unlabelled.checksums if unlabelled else None
-        yield _Begun(run=prepared, phases=phases, job=job, unlabelled=labels)
+        yield _Begun(run=prepared, phases=phases, job=job)
 
 
-def _begin_folder(folder: RunFolder, chosen: Recipe, about: Mapping[str, Any], *, writes: bool) -> None:
+def _begin_folder(
+    folder: RunFolder, chosen: Recipe, about: Mapping[str, Any], *, writes: bool, same_images: bool
+) -> None:
     if folder.recipe.exists():
         before = atomic.read_json(folder.env)
-        _refuse_other_images(folder, before.get("data"), about["data"])
+        if same_images:
+            _refuse_other_images(folder, before.get("data"), about["data"])
         _refuse_other_start(folder, before.get("start"), about.get("start"))
     elif writes:
         atomic.write_json(folder.env, about)

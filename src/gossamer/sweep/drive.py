@@ -20,7 +20,10 @@ REFUSALS = 10
 """How often in a row, with nothing of this sweep running, a queue refuses what it will never take."""
 REFUSED_PAUSE = 30.0
 """Seconds after which a queue is asked again where nothing runs whose end would make room in it."""
+WITHOUT = "no worker is there to take a task; it is waited for one"
 LOST = "does its worker reach the same store?"
+UNSEEN = 90.0
+"""Seconds in which what a worker stored has to be seen: file systems of networks show it late."""
 
 Told: TypeAlias = Callable[[str], None]
 
@@ -55,11 +58,13 @@ class Work:
     done: dict[str, None] = field(default_factory=dict[str, None])
     failed: dict[str, str] = field(default_factory=dict[str, str])
     running: dict[str, Handle] = field(default_factory=dict[str, Handle])
+    _unseen: dict[str, tuple[Ended, float]] = field(default_factory=dict[str, tuple[Ended, float]])
     _needs: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     _begun: dict[str, int] = field(default_factory=dict[str, int])
     _furthest: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     _changed: set[str] = field(default_factory=set[str])
     _full: int | None = None
+    _without: bool = False
     _refusals: int = 0
     _asked: float = 0.0
 
@@ -140,6 +145,7 @@ class Work:
         if self._refusals and not self.running and time.monotonic() - self._asked < REFUSED_PAUSE:
             return ()
         ready = self.ready()
+        self._tell_of_room(ready)
         together = [name for name in ready if not self.tasks[name].alone]
         # What ends runs comes first: a sweep that is cut short has results, not states alone.
         together.sort(key=lambda name: (self.tasks[name].kind == "phase", -self.tasks[name].index))
@@ -147,11 +153,22 @@ class Work:
             return together[: max(0, self.engine.slots - len(self.running))]
         return ready[:1]
 
+    def _tell_of_room(self, ready: Sequence[str]) -> None:
+        """Say once that there is nobody to take what could begin, and again when there is."""
+        without = bool(ready) and not self.running and self.engine.slots < 1
+        if without != self._without:
+            self.tell(WITHOUT if without else "workers are there again")
+            self._without = without
+
     def collect(self) -> None:
         """See what has ended, and how."""
         for name, handle in list(self.running.items()):
-            ended = handle.ended()
+            ended, since = self._unseen.pop(name, (None, time.monotonic()))
+            ended = ended or handle.ended()
             if ended is None:
+                continue
+            if self._is_unseen(name, ended) and time.monotonic() - since < UNSEEN:
+                self._unseen[name] = ended, since
                 continue
             del self.running[name]
             if name in self._changed:
@@ -159,6 +176,15 @@ class Work:
                 self._reconsider(name)
             else:
                 self._settle(name, ended)
+
+    def _is_unseen(self, name: str, ended: Ended) -> bool:
+        """Tell whether a task that ended well left nothing that can be seen here, yet."""
+        if not ended.ok or name in self._changed:
+            return False
+        try:
+            return not is_done(self.tasks[name])
+        except StoreError:
+            return False
 
     def _reconsider(self, name: str) -> None:
         """Place a task that was withdrawn, or asked for more, while it ran."""

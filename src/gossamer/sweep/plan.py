@@ -70,13 +70,13 @@ class ProtocolNode:
 class Plan:
     """The graph. phases: by key, parents before children; runs: in the order of the cases; protocols: after both.
 
-    left_out: why cases are not in it, where that was asked for.
+    left_out: cases that are not in it, where that was asked for, each with why.
     """
 
     phases: Mapping[str, PhaseNode]
     runs: Sequence[RunNode]
     protocols: Sequence[ProtocolNode] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    left_out: Sequence[tuple[str, str]] = ()
 
     @property
     def epochs(self) -> int:
@@ -122,7 +122,7 @@ def plan(
     RunError for data and networks that cannot be read.
     """
     found = _Found(Readings() if read is None else read)
-    left_out: dict[str, str] = {}
+    left_out: dict[str, tuple[str, str]] = {}
     others = [case for each in measurements for case in each.cases]
     known = {run_name(case.recipe) for case in cases}
     for case in [*cases, *(case for case in others if run_name(case.recipe) not in known)]:
@@ -133,7 +133,7 @@ def plan(
                 raise type(error)(
                     f"case {case}: {error.subject}", expected=error.expected, got=error.got, remedy=error.remedy
                 ) from error
-            left_out[str(case)] = str(error)
+            left_out[run_name(case.recipe)] = str(case), str(error)
     protocols = {
         each.name: ProtocolNode(
             name=each.name, question=each.question, runs={name: found.runs[name].made_of for name in each.runs}
@@ -145,7 +145,7 @@ def plan(
         phases=found.phases,
         runs=tuple(found.runs.values()),
         protocols=tuple(protocols.values()),
-        left_out=left_out,
+        left_out=tuple(left_out.values()),
     )
 
 

@@ -114,15 +114,28 @@ def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
 
 
 def read_source(source: Path | str | Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the fields of a YAML file, named after it and with a base that lies beside it, or a mapping's own."""
+    """Return the fields of a YAML file, named after it and with recipes that lie beside it, or a mapping's own."""
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
     values = read_fields(path, f"{kind} {source}")
-    base = values.get("base")
-    if isinstance(base, str) and base.endswith((".yaml", ".yml")):
-        values["base"] = str(path.parent / base)
+    if "base" in values:
+        values["base"] = _beside(path, values["base"])
+    if isinstance(values.get("axes"), dict):
+        values["axes"] = {name: _with_recipes_beside(path, axis) for name, axis in values["axes"].items()}
     return {"name": path.stem, **values}
+
+
+def _beside(path: Path, recipe: object) -> object:
+    """Return a recipe's file as it lies beside the one that names it; a shipped name, or values, as they are."""
+    return str(path.parent / recipe) if isinstance(recipe, str) and recipe.endswith((".yaml", ".yml")) else recipe
+
+
+def _with_recipes_beside(path: Path, axis: object) -> object:
+    recipes = axis.get("recipes") if isinstance(axis, dict) else None
+    if not isinstance(recipes, dict):
+        return axis
+    return {**axis, "recipes": {label: _beside(path, recipe) for label, recipe in recipes.items()}}
 
 
 def expand(sweep: Sweep) -> list[Case]:

@@ -5,7 +5,7 @@ import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,7 +62,7 @@ class Store:
 
     A phase is finished where its record lies, which is written after everything that it names; files of an attempt lie
     under a name of its own. So whoever is killed leaves nothing that another takes for whole, and of two who finish one
-    phase the record of one counts, with that one's files.
+    phase the record of the first counts, with that one's files; what the second has beside is added.
     """
 
     root: str
@@ -129,7 +129,10 @@ class Store:
         return self.files.folders("phases")
 
     def publish(self, key: str, phase: str, run: RunFolder, *, like: Mapping[str, str]) -> PhaseRecord:
-        """Store what a phase gave in a run folder, and return its record; raises RunError where the store refuses."""
+        """Store what a phase gave in a run folder, and return its record; raises RunError where the store refuses.
+
+        Of a phase that was finished before, only states that it lacks are added: others may have begun from the rest.
+        """
         attempt = f"phases/{key}/{secrets.token_hex(4)}"
         try:
             return self._published(attempt, key, phase, run, like)
@@ -140,22 +143,34 @@ class Store:
             raise
 
     def _published(self, attempt: str, key: str, phase: str, run: RunFolder, like: Mapping[str, str]) -> PhaseRecord:
-        states = sorted(run.states.glob(f"{phase}.*.safetensors"))
-        lines = [line for line in metrics.read(run) if line["phase"] == phase]
+        before = self.find(key)
+        known = () if before is None else before.states
+        states = [path for path in sorted(run.states.glob(f"{phase}.*.safetensors")) if path.stem not in known]
         stored = {path.stem: self._put(path, f"{attempt}/{path.name}") for path in states}
-        record = PhaseRecord(
+        first = self._described(attempt, key, phase, run, like) if before is None else before
+        # Where nobody can be kept from it, another may have finished the phase meanwhile.
+        latest = self.find(key) or first
+        record = replace(latest, states={**stored, **latest.states})
+        if latest is not first and record.states.keys() == latest.states.keys():
+            self.files.remove(attempt)
+            return latest
+        self.files.write(f"phases/{key}/{RECORD}", json.dumps(records.to_json(record), indent=1).encode())
+        return record
+
+    def _described(self, attempt: str, key: str, phase: str, run: RunFolder, like: Mapping[str, str]) -> PhaseRecord:
+        """Return the record of a phase but for its states, its metrics stored."""
+        lines = [line for line in metrics.read(run) if line["phase"] == phase]
+        return PhaseRecord(
             key=key,
             phase=phase,
             epochs=len(lines),
             seconds=float(sum(line["seconds"] for line in lines)),
-            states=stored,
+            states={},
             metrics=self._put_lines(lines, f"{attempt}/{METRICS}"),
             like=dict(like),
             environment=atomic.read_json(run.env),
             stored=now(),
         )
-        self.files.write(f"phases/{key}/{RECORD}", json.dumps(records.to_json(record), indent=1).encode())
-        return record
 
     def fetch(self, record: PhaseRecord, run: RunFolder) -> None:
         """Copy the states of a phase into a run folder; raises RunError for one that is missing or damaged."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gossamer.errors import RunError
-from gossamer.recipe.identity import versions_of
+from gossamer.recipe.identity import check_images, versions_of
 from gossamer.recipe.load import load_recipe, validate
 from gossamer.recipe.open import open_run
 from gossamer.recipe.protocols import ask, read_question
@@ -34,6 +34,9 @@ from gossamer.training.run import FINAL
 
 POLL = 2.0
 """Seconds after which one who waits for another looks again."""
+
+UNSEEN = 60.0
+"""Seconds in which a phase that another machine finished has to be seen: file systems of networks show it late."""
 
 TIMED = ("latency",)
 """Protocols that measure time."""
@@ -238,16 +241,12 @@ def _place(task: Task) -> Path:
 
 def _train(task: Task, folder: RunFolder) -> None:
     store = Store(task.root)
-    # The store keeps one record a phase: it must not lose epochs that another sweep asked for.
-    before = store.find(task.key)
-    kept = () if before is None else published(before)
-    publish = tuple(sorted({*task.publish, *kept}))
     resumed = folder.recipe.exists()
-    recipe = _train_in(store, task, folder, publish)
+    recipe = _train_in(store, task, folder)
     if resumed and _missing(task, folder):
         # It was begun when fewer epochs were asked for, and went past some of these.
         _discard(folder)
-        recipe = _train_in(store, task, folder, publish)
+        recipe = _train_in(store, task, folder)
     if missing := _missing(task, folder):
         raise RunError(
             f"phase {task.phase}",
@@ -259,11 +258,11 @@ def _train(task: Task, folder: RunFolder) -> None:
     _discard(folder)
 
 
-def _train_in(store: Store, task: Task, folder: RunFolder, publish: tuple[int, ...]) -> Recipe:
+def _train_in(store: Store, task: Task, folder: RunFolder) -> Recipe:
     """Train in a folder, and return the recipe: whoever began may have had another that holds this phase."""
     _fetch(store, task, folder)
     recipe = load_recipe(folder.recipe) if folder.recipe.exists() else validate(task.recipe)
-    train_one(recipe, task.index, folder.path, key=task.key, publish=publish, data_dir=_data_dir(task))
+    train_one(recipe, task.index, folder.path, key=task.key, publish=task.publish, data_dir=_data_dir(task))
     return recipe
 
 
@@ -309,6 +308,7 @@ def _put_together(task: Task, folder: RunFolder) -> str:
         recipe,
         out=folder.path,
         data_dir=_data_dir(task),
+        images=task.images,
         allow_numeric_drift=True,
         progress=PlainLines(),
         # Whatever the environment says: a task is one worker's.
@@ -334,6 +334,8 @@ def _measure(task: Task, folder: RunFolder) -> None:
     began = time.monotonic()
     _check_whole(task, store)
     opened = {name: open_run(_run(files, name, folder), _data_dir(task)) for name in task.runs}
+    for name, run in opened.items():
+        check_images(run.parts, task.runs[name][-1])
     first, question = next(iter(opened.values())).recipe, read_question(task.asked or {})
     record = ask(question, opened, folder=folder.partial / "protocols", device=first.machine.device)
     written = record_of(folder, task.key)
@@ -388,7 +390,7 @@ def _fetch(store: Store, task: Task, folder: RunFolder) -> list[PhaseRecord]:
     """Bring the states of the phases before, or of all phases of a run; raises RunError where one is not done."""
     found: list[PhaseRecord] = []
     for key in task.parents:
-        record = store.find(key)
+        record = _seen(store, key)
         if record is None:
             raise RunError(
                 f"{task.id}", expected="the phases before it", got=f"no record of {key}", remedy="run the sweep again"
@@ -398,10 +400,12 @@ def _fetch(store: Store, task: Task, folder: RunFolder) -> list[PhaseRecord]:
     return found
 
 
-def published(record: PhaseRecord) -> list[int]:
-    """Return the epochs whose states a finished phase gave."""
-    head = f"{record.phase}.epoch-"
-    return sorted(int(name.removeprefix(head)) for name in record.states if name.startswith(head))
+def _seen(store: Store, key: str) -> PhaseRecord | None:
+    """Return the record of a phase that somebody saw, as soon as it is seen here too."""
+    until = time.monotonic() + UNSEEN
+    while (record := store.find(key)) is None and time.monotonic() < until:
+        time.sleep(POLL)
+    return record
 
 
 def _data_dir(task: Task) -> Path | None:

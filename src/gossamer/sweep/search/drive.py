@@ -1,5 +1,6 @@
 """Who does what next in a search? Trials begin while there is room, share what they train, and end by the rule."""
 
+import secrets
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,8 @@ def run_search(
     check_search(search)
     check_timing(search)
     check_trackers([base_recipe(search)])
-    with _held(search, root), open_trials(search, root) as trials:
+    with _held(search, root) as store, open_trials(search, root) as trials:
+        trials.keep_to(store)
         work = Work(engine=engine, attempts=attempts, tell=lambda _line: None)
         searching = _Searching(search=search, root=root, trials=trials, work=work, data_dir=data_dir, tell=tell)
         try:
@@ -76,8 +78,11 @@ def run_search(
 
 
 @contextmanager
-def _held(search: Search, root: Path) -> Generator[None]:
-    """Keep a second process from the same search: it would take its running trials for left behind."""
+def _held(search: Search, root: Path) -> Generator[str]:
+    """Keep a second process from the same search: it would take its running trials for left behind.
+
+    Gives what tells this store from others, which the storage of trials may be reached from too.
+    """
     folder = RunFolder(root / "locks" / f"search-{search.name}")
     atomic.make_directory(folder.path)
     with lock.attempt(folder) as mine:
@@ -88,7 +93,10 @@ def _held(search: Search, root: Path) -> Generator[None]:
                 got="another process at it",
                 remedy="wait for it, or stop it",
             )
-        yield
+        named = folder.path / "store"
+        if not named.exists():
+            atomic.write_text(named, secrets.token_hex(8))
+        yield named.read_text(encoding="utf-8")
 
 
 @dataclass(kw_only=True)

@@ -28,6 +28,7 @@ SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "nsga-ii": "NSGAIISa
 # What changes neither what is searched nor how it is measured.
 _ASIDE = {"name", "claim", "machine"}
 _SAID = "gossamer search"
+_STORE = "store"
 _RUN, _MADE_OF, _WHY = "run", "made_of", "why"
 
 
@@ -55,6 +56,22 @@ class Trials:
     search: Search
     study: "Study"
     storage: "RDBStorage"
+
+    def keep_to(self, store: str) -> None:
+        """Raise RunError for trials whose runs lie in another store, where another process may be at them.
+
+        store: what tells stores apart, whatever paths lead there.
+        """
+        before = self.study.user_attrs.get(_STORE)
+        if before is None:
+            self.study.set_user_attr(_STORE, store)
+        elif before != store:
+            raise RunError(
+                f"search {self.search.name}",
+                expected="the store in which its trials began",
+                got="another one, while the storage holds them for all",
+                remedy="name that with --store, or give the search another name",
+            )
 
     def propose(self) -> tuple[int, Parameters]:
         """Begin a trial, and return its number and parameters.
@@ -143,7 +160,7 @@ def open_trials(search: Search, root: Path) -> Generator[Trials]:
 
 
 def saved_trials(search: Search, root: Path) -> list[Trial]:
-    """Return the trials of a search so far, and write nothing; raises what `open_trials` raises."""
+    """Return the trials of a search so far, and begin none; raises what `open_trials` raises."""
     optuna = _imported()
     _sampler(search, 0)
     if search.storage is None and not (root / FILE).exists():
