@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import tempfile
 import time
@@ -417,6 +418,12 @@ def test_the_command_lists_shows_and_refuses(
     assert command("bcs/table-4", "--show", "--store", str(tmp_path)) == 0
     assert "weight decay" in capsys.readouterr().out
     assert command("bcs/table-4", "--show", "--store", str(tmp_path), "--out", str(tmp_path / "out")) == 0
+    assert not (tmp_path / "out/README.md").exists()
+    assert command("bcs", "--show", "--store", str(tmp_path), "-o", str(tmp_path / "out")) == 0
+    index = (tmp_path / "out/README.md").read_text()
+    linked = re.findall(r"\]\(([^)]+)\)", index)
+    assert len(linked) == 8
+    assert all((tmp_path / "out" / name).exists() for name in linked)
     assert command("bcs", "--show", "--store", str(tmp_path), "-o", str(tmp_path / "page.html")) == 0
     page = (tmp_path / "page.html").read_text()
     assert all(f'id="bcs-{name}"' in page for name in ("table-1", "figure-1", "scalability"))
@@ -461,7 +468,7 @@ def test_a_limit_stops_what_is_inside_and_goes_on_but_a_person_stops_all(
     reached: list[str] = []
     before = signal.signal(signal.SIGINT, heeded)
     try:
-        with _limited(0.002):
+        with _limited(0.002, time.monotonic()):
             time.sleep(20)
             reached.append("the end")
         assert signal.getsignal(signal.SIGINT) is heeded
@@ -469,7 +476,7 @@ def test_a_limit_stops_what_is_inside_and_goes_on_but_a_person_stops_all(
         signal.signal(signal.SIGINT, before)
     assert reached == []
     assert "the same command goes on" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stopped, stoppable(), _limited(5):
+    with pytest.raises(SystemExit) as stopped, stoppable(), _limited(5, time.monotonic()):
         raise KeyboardInterrupt
     assert stopped.value.code == 130
     assert "stopped; to go on: gossamer" in capsys.readouterr().err

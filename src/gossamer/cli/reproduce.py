@@ -20,18 +20,17 @@ from gossamer.cli.sweep import describe, ended
 from gossamer.errors import ConfigError
 from gossamer.recipe.load import run_name
 from gossamer.report.shell import render_parts
-from gossamer.reproduce.drawing import SHARED, overview, part
+from gossamer.reproduce.drawing import overview, part
 from gossamer.reproduce.published import Entry, entries, load_entry
 from gossamer.reproduce.scales import SCALES, Ours, Place, Scale, Study, load_study, places, planned_elsewhere
-from gossamer.reproduce.standing import Rebuilt, rebuild, total
-from gossamer.reproduce.text import markdown, to_json
+from gossamer.reproduce.standing import Rebuilt, rebuild
+from gossamer.reproduce.text import markdown, overview_markdown, spent_text, to_json
 from gossamer.runs import atomic
 from gossamer.sweep.drive import drive
 from gossamer.sweep.measurement import Measurement
 from gossamer.sweep.plan import Plan
 from gossamer.sweep.plan import plan as make_plan
 from gossamer.sweep.spec import Case
-from gossamer.training.progress import duration
 
 LEFT = 75
 """Exit status where the minutes were over before the work: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
@@ -99,7 +98,7 @@ def reproduce(
     ]
     if out is None:
         print("\n".join(markdown(each, chosen) for each in rebuilt))
-        print(f"All of it together: {duration(total(rebuilt))} of training, evaluation and protocols. {SHARED}")
+        print(spent_text(rebuilt))
     elif out.suffix == ".html":
         _draw(rebuilt, chosen, out)
     else:
@@ -196,6 +195,8 @@ def _write(rebuilt: Sequence[Rebuilt], scale: Scale, out: Path) -> None:
         path = out / each.entry.name
         atomic.write_text(path.with_name(f"{path.name}.md"), markdown(each, scale))
         atomic.write_json(path.with_name(f"{path.name}.json"), to_json(each, scale))
+    if len(rebuilt) > 1:
+        atomic.write_text(out / "README.md", overview_markdown(rebuilt, scale))
     print(f"written: {out}")
 
 
@@ -240,7 +241,8 @@ def _limited(minutes: float | None, began: float) -> Generator[None]:
         over.set()
         signal.pthread_kill(inside, signal.SIGINT)
 
-    timer = threading.Timer(max(0.0, 60 * minutes - (time.monotonic() - began)), stop)
+    # Never so soon that it would not find what is inside.
+    timer = threading.Timer(max(0.1, began + 60 * minutes - time.monotonic()), stop)
     timer.daemon = True
     # A script's background commands are born deaf to it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,24 +6,22 @@ from gossamer.report.parts import Cell, Part, Table, text
 from gossamer.reproduce.curves import curves
 from gossamer.reproduce.pictures import pictures, strips
 from gossamer.reproduce.published import Entry
-from gossamer.reproduce.standing import JUDGED as CLAIMS
-from gossamer.reproduce.standing import Held, Rebuilt, Row, total
-from gossamer.reproduce.text import both_texts, command, made_text, number_text, standing_text
-from gossamer.training.progress import duration
+from gossamer.reproduce.standing import Held, Rebuilt, Row
+from gossamer.reproduce.text import (
+    JUDGED,
+    STANDING,
+    both_texts,
+    claims_text,
+    command,
+    made_text,
+    number_text,
+    spent_text,
+    standing_cells,
+    standing_text,
+)
 
 FOLDED = 24
 """Rows of numbers from which on a table is closed until a reader opens it."""
-JUDGED = (
-    "A claim holds, or is broken, where the difference of ours is significant at the 5 % level: by McNemar's test, "
-    "sample by sample; of several seeds, by the exact sign-flip test over samples; by Fisher's where each network has "
-    "samples of its own. What has no samples is told as the means have it, untested. A test tells the networks apart "
-    "that were trained, one or two for each place, not methods; and of a hundred claims that do not hold, five would "
-    "pass it by chance."
-)
-SHARED = (
-    "The cost of an entry is that of its runs and protocols; what entries share counts in each of them, and once in "
-    "the sum."
-)
 _MARKS = {"agrees": "✓", "differs": "≠", "holds": "✓", "broken": "✗", "undecided": "?"}
 
 
@@ -51,19 +49,16 @@ def part(rebuilt: Rebuilt, scale: str) -> Part:
 
 def overview(rebuilt: Sequence[Rebuilt], scale: str) -> Part:
     """Return the section that says of every entry how it stands."""
-    head = ["entry", *(f"claims: {verdict}" for verdict in CLAIMS), "numbers of ours", "runs", "missing", "cost"]
-    rows = [_standing(each) for each in rebuilt]
-    judged = [held.verdict for each in rebuilt for held in each.claims]
-    told = "; ".join(f"{judged.count(verdict)} {verdict}" for verdict in CLAIMS)
+    rows = [
+        [text(each.entry.name, each.entry.title), *(text(cell or "–") for cell in standing_cells(each))]
+        for each in rebuilt
+    ]
     return Part(
         key="overview",
         title=f"Overview: published tables and figures at the scale {scale}",
-        says=f"Of {len(judged)} claims of their authors: {told}.",
-        sentences=(
-            JUDGED,
-            f"All of them together took {duration(total(rebuilt))} of training, evaluation and protocols. {SHARED}",
-        ),
-        tables=[Table(title="How each stands", head=head, rows=rows, look="prose")],
+        says=claims_text(rebuilt),
+        sentences=(JUDGED, spent_text(rebuilt)),
+        tables=[Table(title="How each stands", head=["entry", *STANDING], rows=rows, look="prose")],
         commands=(f"gossamer reproduce all --scale {scale} -o reproduced.html",),
     )
 
@@ -102,19 +97,6 @@ def _claims(claims: Sequence[Held]) -> Table:
     return Table(
         title="What the authors claim", head=["claim", "ours", "verdict", "by what"], rows=rows, texts=4, look="prose"
     )
-
-
-def _standing(rebuilt: Rebuilt) -> list[Cell]:
-    judged = [held.verdict for held in rebuilt.claims]
-    verdicts = [row.verdict for row in rebuilt.rows]
-    return [
-        text(rebuilt.entry.name, rebuilt.entry.title),
-        *(text(judged.count(verdict) or "–") for verdict in CLAIMS),
-        text(sum(row.ours is not None for row in rebuilt.rows) or "–"),
-        text(f"{rebuilt.runs} of {rebuilt.of}" if rebuilt.of else "–"),
-        text(verdicts.count("missing") or "–"),
-        text(duration(rebuilt.seconds) if rebuilt.runs else "–"),
-    ]
 
 
 def _key(entry: Entry) -> str:

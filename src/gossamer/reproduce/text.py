@@ -7,8 +7,64 @@ from typing import Any
 from gossamer.reproduce.provenance import Made
 from gossamer.reproduce.published import Entry
 from gossamer.reproduce.reading import Number
-from gossamer.reproduce.standing import Held, Rebuilt, Row
+from gossamer.reproduce.standing import JUDGED as CLAIMS
+from gossamer.reproduce.standing import Held, Rebuilt, Row, total
 from gossamer.training.progress import duration
+
+JUDGED = (
+    "A claim holds, or is broken, where the difference of ours is significant at the 5 % level: by McNemar's test, "
+    "sample by sample; of several seeds, by the exact sign-flip test over samples; by Fisher's where each network has "
+    "samples of its own. What has no samples is told as the means have it, untested. A test tells the networks apart "
+    "that were trained, one or two for each place, not methods; and of a hundred claims that do not hold, five would "
+    "pass it by chance."
+)
+SHARED = (
+    "The cost of an entry is that of its runs and protocols; what entries share counts in each of them, and once in "
+    "the sum."
+)
+
+STANDING = (*(f"claims: {verdict}" for verdict in CLAIMS), "numbers of ours", "runs", "missing", "cost")
+"""What an overview tells of each entry."""
+
+
+def overview_markdown(rebuilt: Sequence[Rebuilt], scale: str) -> str:
+    """Return how every entry stands as a page of Markdown, which links to what `markdown` wrote of each."""
+    rows = [
+        [
+            f"[{each.entry.name}]({each.entry.name}.md) {each.entry.title}",
+            *(cell or "–" for cell in standing_cells(each)),
+        ]
+        for each in rebuilt
+    ]
+    lines = [f"# Published tables and figures at the scale {scale}", "", claims_text(rebuilt), "", JUDGED, ""]
+    head = ["entry", *STANDING]
+    lines += [_line(head), _line(["---"] * len(head)), *map(_line, rows), "", spent_text(rebuilt)]
+    return "\n".join([*lines, ""])
+
+
+def claims_text(rebuilt: Sequence[Rebuilt]) -> str:
+    """Return how many claims were judged, and how."""
+    judged = [held.verdict for each in rebuilt for held in each.claims]
+    told = "; ".join(f"{judged.count(verdict)} {verdict}" for verdict in CLAIMS)
+    return f"Of {len(judged)} claims of their authors: {told}."
+
+
+def spent_text(rebuilt: Sequence[Rebuilt]) -> str:
+    """Return what entries took together."""
+    return f"All of them together took {duration(total(rebuilt))} of training, evaluation and protocols. {SHARED}"
+
+
+def standing_cells(rebuilt: Rebuilt) -> list[str]:
+    """Return what `STANDING` names of an entry, "" where there is none."""
+    judged = [held.verdict for held in rebuilt.claims]
+    verdicts = [row.verdict for row in rebuilt.rows]
+    return [
+        *(str(judged.count(verdict) or "") for verdict in CLAIMS),
+        str(sum(row.ours is not None for row in rebuilt.rows) or ""),
+        f"{rebuilt.runs} of {rebuilt.of}" if rebuilt.of else "",
+        str(verdicts.count("missing") or ""),
+        duration(rebuilt.seconds) if rebuilt.runs else "",
+    ]
 
 
 def markdown(rebuilt: Rebuilt, scale: str) -> str:
