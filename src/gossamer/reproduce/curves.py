@@ -82,7 +82,8 @@ def _drawn(entry: Entry, figure: Asked, rows: Sequence[Row]) -> Figure | None:
     measure = entry.measures[figure.y]
     y = {"title": {"text": escaped(f"{figure.y.replace('_', ' ')}, {measure.unit}")}, "rangemode": "tozero"}
     drawn = layout(x=x, y=y, legend=True)
-    drawn["height"] = 340
+    # The legend stands above the lines, and takes its room from them.
+    drawn["height"] = 340 + 18 * max(0, len(data) - 4)
     return {"data": data, "layout": drawn}
 
 
