@@ -27,6 +27,7 @@ def test_shift_by_half_a_pixel_fills_with_the_edge():
     column = row.transpose(2, 3)
     down = DrawnView(moved=torch.tensor([[1.5, 0.0]])).apply(column)
     assert torch.allclose(down.flatten(), torch.tensor([0.0, 0.0, 0.1, 0.4]))
+    assert DrawnView(moved=torch.tensor([[0.0, 0.5]])).apply(row.double()).dtype == torch.float64
 
 
 def test_shift_agrees_with_scipy():

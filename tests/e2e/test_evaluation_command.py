@@ -64,17 +64,25 @@ def test_two_workers_find_the_same(workplace: Path, undisturbed: list[int]) -> N
 def test_the_last_shard_merges_them_all(workplace: Path, undisturbed: list[int]) -> None:
     first = gossamer(*AUTOATTACK, "--shard", "1/2", "--json", "merged.json", cwd=workplace)
     assert first.returncode == 0, first.stderr
-    assert "missing: part-0-of-2.json" in first.stdout
+    assert "missing: part-0-of-2-" in first.stdout
     assert not (workplace / "merged.json").exists()
     last = gossamer(*AUTOATTACK, "--json", "merged.json", cwd=workplace, RANK="0", WORLD_SIZE="2")
     assert last.returncode == 0, last.stderr
     assert flags_of(workplace / "merged.json") == undisturbed
 
 
+def test_a_part_that_was_left_of_another_question_is_none_of_this_one(workplace: Path) -> None:
+    fgsm = ("evaluate", "run", "--attack", "fgsm", "--eps", "0.1", "--partial", "parts")
+    for rank, n in ((0, 60), (1, 50)):
+        done = gossamer(*fgsm, "--n", str(n), "--shard", f"{rank}/2", cwd=workplace)
+        assert f"missing: part-{1 - rank}-of-2-" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--shard", "2/2"], "0 <= RANK < OF"),
+        (["--shard", "0/2", "--workers", "2", "--json", "x.json"], "1 beside --shard"),
         (["--workers", "0"], "a whole number >= 1"),
         (["--precision", "fp8"], "float32 or bf16"),
         (["--attack", "autoatack"], "autoattack"),

@@ -90,6 +90,19 @@ def test_an_attack_that_cheats_is_counted_and_breaks_nothing(how):
     assert "4 points rejected" in str(made)
 
 
+def test_an_attack_that_writes_on_its_images_is_judged_by_the_clean_ones():
+    """Else the ball would lie about wherever it moved them."""
+    w = torch.ones(4)
+    x = torch.tensor([0.2, 0.3, 0.7, 0.8]).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+
+    def attack(model, x, y, *, draws):
+        return x.copy_(1 - x)
+
+    made = evaluate(Linear(w, -2.0), (x, torch.tensor([0, 0, 1, 1])), attack, threat=LINF)
+    assert made.attacks[0].rejected == 4
+    assert made.robust_accuracy == 1
+
+
 class Doubling(nn.Module):
     def forward(self, weight):
         return 2 * weight

@@ -213,6 +213,8 @@ def test_parts_of_other_evaluations_do_not_merge(model):
     other = evaluate(model, labelled(model, n=40), "fgsm", threat=LINF, shard=Shard(1, 2))
     with pytest.raises(RunError, match="parts of several"):
         merge([one, other])
+    with pytest.raises(RunError, match="parts of several"):
+        merge([one, one])
 
 
 @pytest.mark.parametrize("text", ["2/2", "a/2", "1", "-1/2", "0/0"])

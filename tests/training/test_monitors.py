@@ -77,6 +77,15 @@ def test_early_stopping_waits_for_its_patience(restore: bool) -> None:
     assert "a has not risen for 2 epochs" in verdicts[-1].reason
 
 
+def test_early_stopping_judges_where_something_was_measured() -> None:
+    """A probe of every fifth epoch is none between: its metric rises whenever it is looked at, and nothing stops."""
+    stop = EarlyStop("a", 4)
+    rising = [epoch / 100 if epoch % 5 == 4 else None for epoch in range(30)]
+    assert all(stop(epoch, {"a": value}) == GO for epoch, value in enumerate(rising))
+    assert stop(30, {"a": None}) == GO
+    assert stop(34, {"a": 0.1}).action == "restore"
+
+
 def test_the_first_verdict_that_is_not_to_go_on_counts() -> None:
     assert decide((), 0, {}) == GO
     patient, impatient = EarlyStop("a", 9), EarlyStop("b", 1, restore=False)

@@ -38,6 +38,29 @@ def _train(model: nn.Module, method: str, steps: int) -> tuple[object, list[floa
     return sparsifier, losses
 
 
+def test_momentum_of_dense_weights_wakes_no_connection() -> None:
+    """Theta of a dormant connection is zero without a gradient: what moved the weight before must not move it."""
+    model = _net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    x, y = _batch()
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    sparsifier = gossamer.sparsify(model, optimizer, density=0.1)
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    assert sparsifier.masks().density == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_copy_to_craft_on_is_made_anew_where_the_module_moved() -> None:
+    model = _net()
+    x, y = _batch()
+    gossamer.robust_loss(model, x, y, threat="linf:0.05").backward()
+    gossamer.robust_loss(model.double(), x.double(), y, threat="linf:0.05").backward()
+
+
 @pytest.mark.parametrize("method", ["bcs", "magnitude", "random", "scores"])
 def test_two_lines_train_a_sparse_network(method: str) -> None:
     model = _net()

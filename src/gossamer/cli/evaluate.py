@@ -16,11 +16,12 @@ from gossamer.errors import ConfigError
 from gossamer.evaluation.evaluate import Evaluation
 from gossamer.evaluation.evaluate import evaluate as measure
 from gossamer.evaluation.ledger import forget
+from gossamer.evaluation.plan import digest
 from gossamer.evaluation.shards import Shard, merge
 from gossamer.evaluation.standing import Progress
 from gossamer.evaluation.workers import evaluate_in_processes
 from gossamer.recipe.train import evaluation_name
-from gossamer.runs import records
+from gossamer.runs import atomic, records
 from gossamer.threat import ThreatModel
 from gossamer.training.devices import place
 from gossamer.training.progress import progress
@@ -49,6 +50,15 @@ class Request:
         """Every option by name."""
         own = {name: value for name, value in vars(self).items() if name != "source"}
         return own | vars(self.source)
+
+    @property
+    def question(self) -> str:
+        """What identifies the evaluation whose shards belong together, wherever each of them lies and runs."""
+        aside = ("run", "data_dir", "device", "batch_size", "weights", "twin_weights")
+        counted = {name: str(value) for name, value in self.asked.items() if name not in aside}
+        given = {"file": self.source.file, "weights": self.source.weights, "twin": self.source.twin_weights}
+        files = {name: atomic.sha256(path) for name, path in given.items() if path is not None and path.is_file()}
+        return digest({**counted, **files})
 
     @property
     def command(self) -> str:
@@ -141,11 +151,13 @@ def evaluate(
     kept = partial_results or partial_folder("evaluate", request.asked, folder, json)
     work = partial(_measure, request, kept, save_seconds)
     mine = Shard.of_process() if shard is None else Shard.parse(shard)
+    if mine.of > 1 and workers > 1:
+        raise ConfigError("--workers", expected="1 beside --shard", got=workers, remedy="start more shards")
     with progress() as shown:
         if mine.of == 1:
             measured = evaluate_in_processes(work, workers, shown.evaluation)
         else:
-            measured = _merged(_parts_folder(kept), mine, work(mine, shown.evaluation))
+            measured = _merged(_parts_folder(kept), request.question, mine, work(mine, shown.evaluation))
     if measured is None:
         return
     measured = with_command(measured, request.command)
@@ -155,7 +167,7 @@ def evaluate(
             measured.save(target)
             print(f"written: {target}")
     if kept is not None:
-        _clear(kept, max(mine.of, workers))
+        _clear(kept, request.question, workers if mine.of == 1 else mine.of)
 
 
 def _measure(request: Request, kept: Path | None, save_seconds: float, shard: Shard, told: Progress) -> Evaluation:
@@ -203,14 +215,14 @@ def _part(kept: Path, shard: Shard) -> Path:
     return kept if shard.of == 1 else kept / shard.label
 
 
-def _files(kept: Path, count: int) -> list[Path]:
-    """Return where each of so many shards lays down what it measured."""
-    return [kept / f"part-{rank}-of-{count}.json" for rank in range(count)]
+def _files(kept: Path, question: str, count: int) -> list[Path]:
+    """Return where each of so many shards lays down what it measured; those of another question are no part of it."""
+    return [kept / f"part-{rank}-of-{count}-{question}.json" for rank in range(count)]
 
 
-def _clear(kept: Path, count: int) -> None:
+def _clear(kept: Path, question: str, count: int) -> None:
     """Remove what so many shards left, now that the result is written."""
-    for path in _files(kept, count):
+    for path in _files(kept, question, count):
         path.unlink(missing_ok=True)
     for rank in range(count):
         forget(_part(kept, Shard(rank, count)))
@@ -225,9 +237,9 @@ def _parts_folder(kept: Path | None) -> Path:
     )
 
 
-def _merged(kept: Path, shard: Shard, part: Evaluation) -> Evaluation | None:
+def _merged(kept: Path, question: str, shard: Shard, part: Evaluation) -> Evaluation | None:
     """Lay down this shard's part; return the merged evaluation where it was the last one missing, else None."""
-    paths = _files(kept, shard.of)
+    paths = _files(kept, question, shard.of)
     part.save(paths[shard.rank])
     missing = [path.name for path in paths if not path.exists()]
     if missing:

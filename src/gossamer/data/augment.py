@@ -136,9 +136,9 @@ def _crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
 def _shift(images: Tensor, moved: Tensor) -> Tensor:
     """Move images by moved: (N, 2) pixels: a translation is two interpolations of two taps, one an axis."""
     height, width = images.shape[2:]
-    above, below, weight = _taps(moved[:, 0], height)
+    above, below, weight = _taps(moved[:, 0].to(images.dtype), height)
     images = torch.lerp(_take_rows(images, above), _take_rows(images, below), weight.view(-1, 1, 1, 1))
-    left, right, weight = _taps(moved[:, 1], width)
+    left, right, weight = _taps(moved[:, 1].to(images.dtype), width)
     return torch.lerp(_take_columns(images, left), _take_columns(images, right), weight.view(-1, 1, 1, 1))
 
 

@@ -111,7 +111,7 @@ def success_rate(
 
         def strike(positions: Tensor) -> Tensor:
             x, y, index = take(positions)
-            found = attack.search(resting, x, y, draws=draws.per_sample(index))
+            found = attack.search(resting, x.clone(), y.clone(), draws=draws.per_sample(index))
             outcome = judge(resting, x, found.points, y, attack.threat, index=index)
             return torch.stack([outcome.broken.double(), found.queries.double(), found.distance], dim=1).cpu()
 

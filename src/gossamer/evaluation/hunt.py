@@ -171,7 +171,8 @@ class _BatchSearch:
     def _attack(self, rows: Tensor) -> bool:
         scene = self._scene
         x, y = scene.take(rows)
-        x_adv = scene.job.attack(self._model, x, y, draws=scene.draws(rows))
+        # The judge's own images are not the attack's, which may be anybody's code, to write on.
+        x_adv = scene.job.attack(self._model, x.clone(), y.clone(), draws=scene.draws(rows))
         outcome = scene.judge(rows, x, x_adv, y)
         if self._model is scene.subject.model:
             fooled = torch.zeros_like(outcome.broken)

@@ -113,7 +113,8 @@ class Ledger:
         tensors = atomic.read_safetensors(self._state)
         self.batch_size = int(tensors.pop("batch size")) or None
         for key, tensor in tensors.items():
-            part, stage, name = key.split("|", 2)
+            part, _, rest = key.partition("|")
+            stage, _, name = rest.rpartition("|")
             parts[part].setdefault(stage, {})[name] = tensor
 
 

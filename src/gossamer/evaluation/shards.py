@@ -154,7 +154,10 @@ def _check_same(parts: Sequence[Evaluation]) -> None:
         attacks = [(outcome.attack, outcome.threat, outcome.parameters) for outcome in part.attacks]
         return [part.dataset.checksum, part.dataset.selection, part.model, part.seed, attacks]
 
-    if any(identity(part) != identity(parts[0]) for part in parts):
+    indices = [index for part in parts for index in part.samples.index]
+    sizes = [part.n for part in parts]
+    apart = len(set(indices)) == len(indices) and sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1
+    if not apart or any(identity(part) != identity(parts[0]) for part in parts):
         raise RunError(
             "shards",
             expected="parts of one evaluation",

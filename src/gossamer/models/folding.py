@@ -83,8 +83,10 @@ class Surrogate(nn.Module):
         return super().train(False)
 
     def matches(self, model: nn.Module) -> bool:
-        """Return whether the model still has the modules and settings that were traced."""
-        return _structure(model) == self._structure
+        """Return whether the model still has the modules and settings that were traced, where they were."""
+        own, given = next(self.parameters(), None), next(model.parameters(), None)
+        moved = own is not None and given is not None and (own.device, own.dtype) != (given.device, given.dtype)
+        return not moved and _structure(model) == self._structure
 
     def refresh(self, model: nn.Module) -> None:
         """Copy in the model's present weights and statistics, folded, in place; once per batch.

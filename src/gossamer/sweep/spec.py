@@ -132,10 +132,11 @@ def _beside(path: Path, recipe: object) -> object:
 
 
 def _with_recipes_beside(path: Path, axis: object) -> object:
-    recipes = axis.get("recipes") if isinstance(axis, dict) else None
-    if not isinstance(recipes, dict):
+    said = cast("dict[str, object]", axis) if isinstance(axis, dict) else {}
+    if not isinstance(said.get("recipes"), dict):
         return axis
-    return {**axis, "recipes": {label: _beside(path, recipe) for label, recipe in recipes.items()}}
+    recipes = cast("dict[str, object]", said["recipes"])
+    return {**said, "recipes": {label: _beside(path, recipe) for label, recipe in recipes.items()}}
 
 
 def expand(sweep: Sweep) -> list[Case]:

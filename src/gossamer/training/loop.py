@@ -320,11 +320,12 @@ def _probe(phase: Phase, training: Training, job: Job) -> dict[str, float | None
         return {}
     last = training.epoch + 1 == phase.epochs
     module = finalised(training, job).module.float()
-    return {
-        name: value
-        for probe in phase.probes
-        for name, value in probe(training.epoch, module, last=last, seed=job.seed, ranks=job.place.ranks).items()
-    }
+    found: dict[str, float | None] = {}
+    for probe in phase.probes:
+        told = probe(training.epoch, module, last=last, seed=job.seed, ranks=job.place.ranks)
+        # What one probe leaves out this time another may have measured.
+        found |= {name: value for name, value in told.items() if value is not None or name not in found}
+    return found
 
 
 def store(job: Job, name: str, what: Finalised) -> None:

@@ -177,7 +177,8 @@ class EarlyStop(Highest):
     def __call__(self, epoch: int, metrics: Metrics) -> Verdict:
         """Return stop (or restore) after `patience` epochs without a rise, go otherwise."""
         self.update(epoch, metrics)
-        if self.epoch < 0 or epoch - self.epoch < self._patience:
+        # A metric of every few epochs is none between: it cannot have risen.
+        if metrics[self.metric] is None or epoch - self.epoch < self._patience:
             return GO
         reason = f"{self.metric} has not risen for {self._patience} epochs"
         return Verdict("restore", "best", reason) if self._restore else Verdict("stop", None, reason)

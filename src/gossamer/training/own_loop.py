@@ -36,6 +36,9 @@ _SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
     "gradual": GradualPruning,
 }
 
+_OF_THEIR_OWN = ("bcs", "scores")
+"""Methods that put other numbers in the place of weights: connectivity parameters, scores."""
+
 _CRAFTERS: WeakKeyDictionary[nn.Module, Crafter] = WeakKeyDictionary()
 
 
@@ -48,6 +51,7 @@ def sparsify(
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
     seed: int = 0,
+    done: int = 0,
     **options: Any,
 ) -> Sparsifier:
     """Make a module sparse while its owner trains it; returns the sparsifier, whose `finalize(model)` ends it.
@@ -59,16 +63,24 @@ def sparsify(
     afterwards (the optimiser trains scores and batch norms).
     `set`, `rigl` and `flying-bird` start from random masks and move them, `gradual` cuts a dense network bit by bit:
     these four pace themselves by the length of training, epochs and steps_per_epoch.
-    options: the sparsifier's own. Raises ConfigError.
+    done: steps taken before, where a training goes on: sparsify again, load the states of model, optimiser and
+    sparsifier, and it keeps its pace. options: the sparsifier's own. Raises ConfigError.
     """
     if method not in _SPARSIFIERS:
         raise ConfigError(
             "method", expected=f"one of {', '.join(_SPARSIFIERS)}", got=repr(method), remedy="choose one of them"
         )
-    check_keeps({layer.name: layer.size for layer in targets(model)}, density)
+    layers = targets(model)
+    check_keeps({layer.name: layer.size for layer in layers}, density)
+    if done < 0:
+        raise ConfigError("done", expected="steps, at least 0", got=done, remedy="leave it out at the start")
     sparsifier: Sparsifier = _SPARSIFIERS[method](density=density, **options)
+    held = [layer.parameter for layer in layers]
     sparsifier.attach(model, Draws(seed).at("sparsify"), _horizon(epochs, steps_per_epoch))
-    steps = 0
+    for parameter in held if method in _OF_THEIR_OWN else ():
+        # Momentum of the weights that were there is none of what is in their place.
+        optimizer.state.pop(parameter, None)
+    steps = done
 
     def before(owner: Optimizer, _args: object, _kwargs: object) -> None:
         sparsifier.before_step(steps, owner)

@@ -73,7 +73,7 @@ def audit(
     _check_samples(len(dataset))
     judged_by = ThreatModel.parse(threat) if isinstance(threat, str) else threat
     spending = find_budget(budget)
-    module, other = as_module(model), None if twin is None else as_module(twin).eval()
+    module, other = as_module(model), None if twin is None else as_module(twin)
     place = place_of(module, device)
     _check_layers(module, layers)
     with at_rest(_copy(module), place) as resting:

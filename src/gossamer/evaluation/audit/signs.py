@@ -281,9 +281,8 @@ def _rising(lab: Lab) -> list[ThreatModel]:
     reach = {"linf": 0.5, "l2": math.sqrt(pixels) / 2, "l1": pixels / 2}[lab.threat.norm]
     everything = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[lab.threat.norm]
     last = reach if lab.threat.eps < reach else everything
-    return [ThreatModel(lab.threat.norm, eps) for eps in (2 * lab.threat.eps, 4 * lab.threat.eps) if eps < last] + [
-        ThreatModel(lab.threat.norm, last)
-    ]
+    radii = [*(eps for eps in (2 * lab.threat.eps, 4 * lab.threat.eps) if eps < last), last]
+    return [ThreatModel(lab.threat.norm, eps) for eps in radii if eps > lab.threat.eps]
 
 
 def _is_as_many(some: Tensor, others: Tensor) -> bool:
