@@ -14,7 +14,7 @@ from gossamer.recipe.identity import versions_of
 from gossamer.recipe.load import run_name
 from gossamer.reproduce.drawing import part
 from gossamer.reproduce.measured import READERS, Seen, check_picked, read_measured, weighed
-from gossamer.reproduce.published import load_entry
+from gossamer.reproduce.published import Entry, load_entry
 from gossamer.reproduce.reading import NoneFound, Number, read_number, spent_asking
 from gossamer.reproduce.scales import Ours, Place, Reading, Study, load_study, places
 from gossamer.reproduce.standing import Rebuilt, rebuild, total
@@ -316,13 +316,18 @@ def test_the_smallest_that_matches_is_judged_on_the_means_of_seeds(tmp_path: Pat
     assert read_number(none, "smallest_matching", tmp_path) == NoneFound()
 
 
-def test_equal_numbers_do_not_bear_out_that_one_is_more(tmp_path: Path) -> None:
+def of_weights() -> tuple[Entry, Study, Ours]:
+    """Return section 4.2 as if weights kept were accuracies."""
     study = load_study("rewinding", "smoke")
     assert study is not None
-    entry = load_entry("rewinding/section-4.2")
     ours = study.entries["section-4.2"].model_copy(deep=True)
     for each in ours.parts:
         each.measures["smallest_matching"] = Reading(smallest=Reading(of="nonzero"))
+    return load_entry("rewinding/section-4.2"), study, ours
+
+
+def test_equal_numbers_do_not_bear_out_that_one_is_more(tmp_path: Path) -> None:
+    entry, study, ours = of_weights()
     wide = [place for place in places(entry, ours, study) if place.at["model"] == "wideresnet20"]
     kept = {1.0: 40, 0.2621: 40, 0.1678: 10, 0.1074: 10, 0.044: 10, 0.0281: 10}
     lay_down([place for place in wide if place.at["steps"] in (0, 2)], tmp_path, kept)
@@ -331,12 +336,7 @@ def test_equal_numbers_do_not_bear_out_that_one_is_more(tmp_path: Path) -> None:
 
 
 def test_none_found_is_told_from_what_is_not_there(tmp_path: Path) -> None:
-    study = load_study("rewinding", "smoke")
-    assert study is not None
-    entry = load_entry("rewinding/section-4.2")
-    ours = study.entries["section-4.2"].model_copy(deep=True)
-    for each in ours.parts:
-        each.measures["smallest_matching"] = Reading(smallest=Reading(of="nonzero"))
+    entry, study, ours = of_weights()
     alike = study.model_copy(update={"comparable": True})
 
     def verdict(steps: int, which: Study = alike) -> tuple[str, str]:
